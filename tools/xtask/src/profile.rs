@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Profiles: the kernels that can be built, one a file in `ci/config/`.
+
+use std::{fmt, fs, path::PathBuf, str::FromStr};
+
+use anyhow::{bail, Context as _, Result};
+
+use crate::paths;
+
+/// The fragment that every profile starts from. Not a profile itself.
+const COMMON: &str = "common";
+/// The tree without the series, with nothing but the common fragment.
+const BASE: &str = "base";
+
+/// One kernel that can be built: a fragment in `ci/config/` on the patched tree,
+/// or `base`, the common fragment on the tree as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Profile(String);
+
+impl Profile {
+    /// The unpatched tree.
+    pub(crate) fn base() -> Self {
+        Self(BASE.to_owned())
+    }
+
+    /// Whether this is the unpatched tree.
+    pub(crate) fn is_base(&self) -> bool {
+        self.0 == BASE
+    }
+
+    /// The name, as given on the command line and used for directories.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// All profiles of this checkout, sorted by name, `base` first.
+    pub(crate) fn all() -> Result<Vec<Self>> {
+        let dir = paths::fragments()?;
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
+            let path = entry?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "config")
+            {
+                if let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) {
+                    if stem != COMMON {
+                        names.push(stem.to_owned());
+                    }
+                }
+            }
+        }
+        names.sort();
+        Ok([BASE.to_owned()]
+            .into_iter()
+            .chain(names)
+            .map(Self)
+            .collect())
+    }
+
+    /// The fragments that make up the configuration, in the order in which they
+    /// are applied.
+    pub(crate) fn fragments(&self) -> Result<Vec<PathBuf>> {
+        let dir = paths::fragments()?;
+        let mut fragments = vec![dir.join(format!("{COMMON}.config"))];
+        if !self.is_base() {
+            fragments.push(dir.join(format!("{}.config", self.0)));
+        }
+        Ok(fragments)
+    }
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Profile {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = Self::all()?;
+        match all.iter().find(|profile| profile.0 == name) {
+            Some(profile) => Ok(profile.clone()),
+            None => {
+                let names: Vec<_> = all.iter().map(Self::name).collect();
+                bail!(
+                    "no profile `{name}` in ci/config; there are: {}",
+                    names.join(", ")
+                )
+            }
+        }
+    }
+}
