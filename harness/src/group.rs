@@ -1,0 +1,635 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Groups of SQEs: building one, submitting it, understanding its CQEs.
+//!
+//! A group is a run of SQEs that the kernel handles as one unit. The first SQE is
+//! the *leader*, the others are *members*. The leader runs first; when it has
+//! succeeded, the members run side by side; the leader's CQE comes last and says
+//! that the whole group is done.
+//!
+//! ```no_run
+//! use harness::group::Group;
+//! use io_uring::{opcode, types, IoUring};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (source, first, second) = (types::Fd(3), types::Fd(4), types::Fd(5));
+//! let mut ring = IoUring::new(8)?;
+//! let mut block = vec![0u8; 4096];
+//! let (buf, len) = (block.as_mut_ptr(), block.len() as u32);
+//!
+//! // Read a block, then write it to two files at once: one submission.
+//! let copy = Group::builder(opcode::Read::new(source, buf, len).build().user_data(1))
+//!     .member(opcode::Write::new(first, buf, len).build().user_data(2))
+//!     .member(opcode::Write::new(second, buf, len).build().user_data(3))
+//!     .members_skip_success() // one CQE for the group, unless a write fails
+//!     .build()?;
+//!
+//! // SAFETY: `block` lives until the group's last CQE has been reaped.
+//! unsafe { copy.push(&mut ring.submission())? };
+//! ring.submit_and_wait(1)?;
+//! for cqe in ring.completion() {
+//!     println!("{}: {}", cqe.user_data(), cqe.result());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+use std::error::Error;
+use std::fmt;
+
+use io_uring::opcode;
+use io_uring::squeue::{Entry, Flags, SubmissionQueue};
+
+use crate::sqe::{ExtEntry, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS};
+
+/// The flags that speak for the whole group, and are therefore the leader's.
+const LEADER_ONLY: Flags = Flags::IO_LINK
+    .union(Flags::IO_HARDLINK)
+    .union(Flags::IO_DRAIN);
+
+/// A complete group, ready to be pushed. The leader is the first entry.
+#[derive(Clone, Debug)]
+pub struct Group<E = Entry> {
+    entries: Vec<E>,
+}
+
+/// Collects the SQEs of a [`Group`]; made by [`Group::builder`].
+#[derive(Clone, Debug)]
+pub struct Builder<E = Entry> {
+    entries: Vec<E>,
+}
+
+/// Why the kernel would not take these SQEs as a group. `at` counts from the
+/// leader, which is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A member has one of `IO_LINK`, `IO_HARDLINK`, `IO_DRAIN`. They hold for the
+    /// whole group and belong on the leader.
+    MemberFlags {
+        /// Which SQE
+        at: usize,
+        /// Those of its flags that a member must not have
+        flags: Flags,
+    },
+    /// A `LINK_TIMEOUT` in a group. Link the group, and put the time-out behind
+    /// it: it is then the deadline of the group.
+    LinkTimeout {
+        /// Which SQE
+        at: usize,
+    },
+    /// The leader is a `SEND_ZC` or `SENDMSG_ZC`: its notification would come
+    /// before its CQE, which has to wait for the members.
+    ZeroCopyLeader,
+    /// A personality above 255. Extended flags leave one byte for it.
+    Personality {
+        /// Which SQE
+        at: usize,
+        /// The personality that was asked for
+        personality: u16,
+    },
+    /// The entry has [`IOSQE_HAS_EXT_FLAGS`] already, with a bit that is not
+    /// known here.
+    UnknownExtFlags {
+        /// Which SQE
+        at: usize,
+        /// Its extended flags
+        ext_flags: u8,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::MemberFlags { at, flags } => write!(
+                f,
+                "SQE {at} is a member and has {flags:?}: set it on the leader, \
+                 where it holds for the whole group"
+            ),
+            Self::LinkTimeout { at } => write!(
+                f,
+                "SQE {at} is a LINK_TIMEOUT: link the group and put the time-out behind it"
+            ),
+            Self::ZeroCopyLeader => {
+                f.write_str("a zero-copy send cannot lead a group; it can be a member")
+            }
+            Self::Personality { at, personality } => write!(
+                f,
+                "SQE {at} uses personality {personality}: in a group only 1 to 255 can be named"
+            ),
+            Self::UnknownExtFlags { at, ext_flags } => {
+                write!(f, "SQE {at} has unknown extended flags ({ext_flags:#04x})")
+            }
+        }
+    }
+}
+
+impl Error for BuildError {}
+
+/// The submission queue has no room for the whole group. Nothing was pushed, and
+/// the group comes back.
+#[derive(Clone)]
+pub struct Full<E = Entry> {
+    /// The group that did not fit
+    pub group: Group<E>,
+    /// Entries that were free
+    pub free: usize,
+    /// Entries of the queue: a group longer than this never fits
+    pub capacity: usize,
+}
+
+impl<E> fmt::Debug for Full<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Full")
+            .field("needed", &self.group.entries.len())
+            .field("free", &self.free)
+            .field("capacity", &self.capacity)
+            .finish()
+    }
+}
+
+impl<E> fmt::Display for Full<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let needed = self.group.entries.len();
+        let Self { free, capacity, .. } = *self;
+        if needed > capacity {
+            write!(
+                f,
+                "a group of {needed} SQEs never fits into a submission queue of {capacity}"
+            )
+        } else {
+            write!(
+                f,
+                "a group of {needed} SQEs does not fit: {free} of {capacity} entries are free"
+            )
+        }
+    }
+}
+
+impl<E> Error for Full<E> {}
+
+impl<E: ExtEntry> Builder<E> {
+    /// Adds a member. Members are issued in the order in which they are added,
+    /// and do not wait for each other.
+    #[must_use]
+    pub fn member(mut self, sqe: impl Into<E>) -> Self {
+        self.entries.push(sqe.into());
+        self
+    }
+
+    /// Adds several members.
+    #[must_use]
+    pub fn members(mut self, sqes: impl IntoIterator<Item = E>) -> Self {
+        self.entries.extend(sqes);
+        self
+    }
+
+    /// The next SQE, or group, waits until this group is done, and is cancelled
+    /// if anything in the group failed.
+    #[must_use]
+    pub fn link(self) -> Self {
+        self.leader_flags(Flags::IO_LINK)
+    }
+
+    /// The next SQE, or group, waits until this group is done, and runs in any
+    /// case.
+    #[must_use]
+    pub fn hardlink(self) -> Self {
+        self.leader_flags(Flags::IO_HARDLINK)
+    }
+
+    /// The group waits for everything that was submitted before it.
+    #[must_use]
+    pub fn drain(self) -> Self {
+        self.leader_flags(Flags::IO_DRAIN)
+    }
+
+    /// No CQE for the members added so far, unless they fail: a group that
+    /// succeeds posts one CQE, the leader's.
+    #[must_use]
+    pub fn members_skip_success(mut self) -> Self {
+        for sqe in &mut self.entries[1..] {
+            sqe.raw_mut().flags |= Flags::SKIP_SUCCESS.bits();
+        }
+        self
+    }
+
+    fn leader_flags(mut self, flags: Flags) -> Self {
+        self.entries[0].raw_mut().flags |= flags.bits();
+        self
+    }
+
+    /// Checks what can be checked without a kernel, and marks the SQEs as a
+    /// group. A leader without members stays a plain request, and is not held to
+    /// the rules of groups.
+    pub fn build(mut self) -> Result<Group<E>, BuildError> {
+        if self.entries.len() > 1 {
+            for (at, sqe) in self.entries.iter_mut().enumerate() {
+                check(at, sqe)?;
+            }
+        }
+        Ok(Group::raw(self.entries))
+    }
+}
+
+/// Refuses what the kernel refuses, and moves a personality to where it is looked
+/// for once there are extended flags.
+fn check<E: ExtEntry>(at: usize, sqe: &mut E) -> Result<(), BuildError> {
+    let raw = sqe.raw_mut();
+    let flags = Flags::from_bits_retain(raw.flags);
+
+    if raw.opcode == opcode::LinkTimeout::CODE {
+        return Err(BuildError::LinkTimeout { at });
+    }
+    if at == 0 {
+        if raw.opcode == opcode::SendZc::CODE || raw.opcode == opcode::SendMsgZc::CODE {
+            return Err(BuildError::ZeroCopyLeader);
+        }
+    } else if flags.intersects(LEADER_ONLY) {
+        let flags = flags & LEADER_ONLY;
+        return Err(BuildError::MemberFlags { at, flags });
+    }
+
+    if raw.flags & IOSQE_HAS_EXT_FLAGS != 0 {
+        let ext_flags = raw.ext_flags;
+        if ext_flags & !IOSQE_EXT_SQE_GROUP != 0 {
+            return Err(BuildError::UnknownExtFlags { at, ext_flags });
+        }
+        return Ok(());
+    }
+    // The last SQE needs no extended flags, but a personality that worked in one
+    // place of a group and not in another would be a trap.
+    let personality = raw.personality();
+    if personality != 0 {
+        let small =
+            u8::try_from(personality).map_err(|_| BuildError::Personality { at, personality })?;
+        raw.flags |= IOSQE_HAS_EXT_FLAGS;
+        raw.ext_flags = 0;
+        raw.ext_personality = small;
+    }
+    Ok(())
+}
+
+impl<E: ExtEntry> Group<E> {
+    /// Starts a group with its leader.
+    pub fn builder(leader: impl Into<E>) -> Builder<E> {
+        Builder {
+            entries: vec![leader.into()],
+        }
+    }
+
+    /// A group of these SQEs, leader first, unchecked but for the group flags,
+    /// which are set on all but the last and cleared on the last. For tests, and
+    /// for kernels that allow more than this knows of.
+    pub fn raw(mut entries: Vec<E>) -> Self {
+        if let Some((last, others)) = entries.split_last_mut() {
+            for sqe in others {
+                let raw = sqe.raw_mut();
+                if raw.flags & IOSQE_HAS_EXT_FLAGS == 0 {
+                    raw.flags |= IOSQE_HAS_EXT_FLAGS;
+                    raw.ext_flags = 0;
+                }
+                raw.ext_flags |= IOSQE_EXT_SQE_GROUP;
+            }
+            let raw = last.raw_mut();
+            if raw.flags & IOSQE_HAS_EXT_FLAGS != 0 {
+                raw.ext_flags &= !IOSQE_EXT_SQE_GROUP;
+            }
+        }
+        Self { entries }
+    }
+
+    /// The SQEs as they will be submitted, leader first.
+    pub fn entries(&self) -> &[E] {
+        &self.entries
+    }
+
+    /// The SQEs as they would be submitted, leader first.
+    pub fn into_entries(self) -> Vec<E> {
+        self.entries
+    }
+
+    /// Pushes the whole group, or nothing. Half a group must never be seen by the
+    /// kernel: it would be taken as a shorter group.
+    ///
+    /// # Safety
+    ///
+    /// What the SQEs point to (buffers, paths, ...) must stay valid until the
+    /// group's last CQE has been posted. Every buffer of the group counts: a
+    /// member may start long after the submission.
+    pub unsafe fn push(self, sq: &mut SubmissionQueue<'_, E>) -> Result<(), Full<E>> {
+        // SAFETY: The caller keeps valid what the SQEs point to.
+        match unsafe { sq.push_multiple(&self.entries) } {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Full {
+                group: self,
+                free: sq.capacity() - sq.len(),
+                capacity: sq.capacity(),
+            }),
+        }
+    }
+
+    /// Something that recognises the CQEs of this group by their `user_data`,
+    /// which must differ within the group.
+    pub fn tracker(&self) -> Tracker {
+        Tracker {
+            user_data: self.entries.iter().map(E::get_user_data).collect(),
+            results: vec![None; self.entries.len()],
+        }
+    }
+}
+
+/// Puts the CQEs of one group together.
+///
+/// ```
+/// use harness::group::{Group, Outcome, Progress};
+/// use io_uring::opcode::Nop;
+///
+/// let group: Group = Group::builder(Nop::new().build().user_data(1))
+///     .member(Nop::new().build().user_data(2))
+///     .member(Nop::new().build().user_data(3))
+///     .members_skip_success()
+///     .build()?;
+/// let mut tracker = group.tracker();
+/// // Another request's CQE, then that of a member that failed, then the leader's.
+/// assert_eq!(tracker.feed(9, 0), Progress::Other);
+/// assert_eq!(tracker.feed(3, -5), Progress::Pending);
+/// let Progress::Done(outcome) = tracker.feed(1, 0) else { panic!() };
+/// assert_eq!(outcome.leader, Some(0));
+/// assert_eq!(outcome.members, [None, Some(-5)]);
+/// assert!(!outcome.succeeded());
+/// # Ok::<(), harness::group::BuildError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tracker {
+    user_data: Vec<u64>,
+    results: Vec<Option<i32>>,
+}
+
+/// What a CQE meant to a [`Tracker`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The CQE belongs to something else.
+    Other,
+    /// The CQE was a member's; the group goes on.
+    Pending,
+    /// The CQE was the leader's, which comes last: the group is done.
+    Done(Outcome),
+}
+
+/// How a group ended. No result means that there was no CQE, because of
+/// `CQE_SKIP_SUCCESS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The leader's result
+    pub leader: Option<i32>,
+    /// The members' results, in the order of submission
+    pub members: Vec<Option<i32>>,
+}
+
+impl Outcome {
+    /// Whether no result is an error. A short read or write is not seen here.
+    pub fn succeeded(&self) -> bool {
+        let mut all = self.members.iter().chain([&self.leader]);
+        all.all(|result| result.is_none_or(|result| result >= 0))
+    }
+}
+
+impl Tracker {
+    /// Takes a CQE in. A leader with `CQE_SKIP_SUCCESS` cannot be tracked: nothing
+    /// tells that its group is done.
+    pub fn feed(&mut self, user_data: u64, result: i32) -> Progress {
+        let Some(at) = self.user_data.iter().position(|&ud| ud == user_data) else {
+            return Progress::Other;
+        };
+        self.results[at] = Some(result);
+        if at > 0 {
+            return Progress::Pending;
+        }
+        let members = self.results.split_off(1);
+        Progress::Done(Outcome {
+            leader: self.results[0],
+            members,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqe::HAS_EXT_FLAGS;
+    use io_uring::squeue::Entry128;
+    use io_uring::types::{Fd, Timespec};
+    use io_uring::IoUring;
+    use rstest::rstest;
+
+    fn nop(user_data: u64) -> Entry {
+        opcode::Nop::new().build().user_data(user_data)
+    }
+
+    fn grouped<E: ExtEntry>(group: &Group<E>) -> Vec<bool> {
+        group
+            .entries()
+            .iter()
+            .map(|sqe| sqe.raw().in_group())
+            .collect()
+    }
+
+    #[test]
+    fn all_but_the_last_carry_the_flag() {
+        let group: Group = Group::builder(nop(1))
+            .member(nop(2))
+            .member(nop(3))
+            .build()
+            .unwrap();
+        assert_eq!(grouped(&group), [true, true, false]);
+        // The last needs no extended flags at all.
+        assert_eq!(group.entries()[2].raw().flags, 0);
+    }
+
+    #[test]
+    fn wide_entries_can_be_grouped() {
+        let group: Group<Entry128> = Group::builder(nop(1)).member(nop(2)).build().unwrap();
+        assert_eq!(grouped(&group), [true, false]);
+    }
+
+    #[test]
+    fn a_leader_alone_is_a_plain_request() {
+        let ts = Timespec::new();
+        let lone = opcode::LinkTimeout::new(&ts).build();
+        let group: Group = Group::builder(lone).build().unwrap();
+        assert_eq!(grouped(&group), [false]);
+        assert_eq!(group.entries()[0].raw().flags, 0);
+    }
+
+    #[rstest]
+    #[case(Flags::IO_LINK)]
+    #[case(Flags::IO_HARDLINK)]
+    #[case(Flags::IO_DRAIN)]
+    #[case(Flags::IO_LINK | Flags::IO_DRAIN)]
+    fn members_do_not_link_or_drain(#[case] flags: Flags) {
+        for at in 1..4 {
+            let members = (1..4).map(|i| {
+                let sqe = nop(i as u64);
+                if i == at {
+                    sqe.flags(flags | Flags::ASYNC)
+                } else {
+                    sqe
+                }
+            });
+            let built = Group::builder(nop(0)).members(members).build();
+            assert_eq!(built.unwrap_err(), BuildError::MemberFlags { at, flags });
+        }
+    }
+
+    #[test]
+    fn a_leader_takes_every_flag() {
+        for bits in 0..=0x7f {
+            let leader = nop(1).flags(Flags::from_bits_retain(bits));
+            let group: Group = Group::builder(leader).member(nop(2)).build().unwrap();
+            assert_eq!(group.entries()[0].raw().flags, bits | IOSQE_HAS_EXT_FLAGS);
+        }
+        let group: Group = Group::builder(nop(1))
+            .member(nop(2))
+            .link()
+            .drain()
+            .build()
+            .unwrap();
+        let flags = Flags::IO_LINK | Flags::IO_DRAIN | HAS_EXT_FLAGS;
+        assert_eq!(group.entries()[0].raw().flags, flags.bits());
+    }
+
+    #[test]
+    fn link_timeout_has_no_place_in_a_group() {
+        let ts = Timespec::new();
+        let timeout = || opcode::LinkTimeout::new(&ts).build();
+        let led: Result<Group, _> = Group::builder(timeout()).member(nop(1)).build();
+        assert_eq!(led.unwrap_err(), BuildError::LinkTimeout { at: 0 });
+        let member: Result<Group, _> = Group::builder(nop(1)).member(timeout()).build();
+        assert_eq!(member.unwrap_err(), BuildError::LinkTimeout { at: 1 });
+    }
+
+    #[test]
+    fn zero_copy_sends_follow_and_do_not_lead() {
+        let data = [0u8; 4];
+        let send = || opcode::SendZc::new(Fd(0), data.as_ptr(), 4).build();
+        let led: Result<Group, _> = Group::builder(send()).member(nop(1)).build();
+        assert_eq!(led.unwrap_err(), BuildError::ZeroCopyLeader);
+        let member: Result<Group, _> = Group::builder(nop(1)).member(send()).build();
+        assert!(member.is_ok());
+    }
+
+    #[test]
+    fn personalities_move_to_their_place() {
+        let group: Group = Group::builder(nop(1).personality(200))
+            .member(nop(2).personality(255))
+            .build()
+            .unwrap();
+        for (sqe, personality) in group.entries().iter().zip([200, 255]) {
+            assert_eq!(sqe.raw().flags, IOSQE_HAS_EXT_FLAGS);
+            assert_eq!(sqe.raw().ext_personality, personality);
+        }
+        assert_eq!(grouped(&group), [true, false]);
+
+        let big = Group::builder(nop(1))
+            .member(nop(2).personality(256))
+            .build();
+        let error = BuildError::Personality {
+            at: 1,
+            personality: 256,
+        };
+        assert_eq!(big.map(|g: Group| g).unwrap_err(), error);
+    }
+
+    #[test]
+    fn unknown_extended_flags_are_refused() {
+        let built: Result<Group, _> = Group::builder(nop(1).ext_flags(0x80))
+            .member(nop(2))
+            .build();
+        let error = BuildError::UnknownExtFlags {
+            at: 0,
+            ext_flags: 0x80,
+        };
+        assert_eq!(built.unwrap_err(), error);
+    }
+
+    #[test]
+    fn raw_lets_everything_through() {
+        let group = Group::raw(vec![
+            nop(1),
+            nop(2).flags(Flags::IO_LINK).ext_flags(0x40),
+            nop(3).ext_flags(IOSQE_EXT_SQE_GROUP),
+        ]);
+        assert_eq!(grouped(&group), [true, true, false]);
+        assert_eq!(group.entries()[1].raw().ext_flags, 0x41);
+        assert!(Group::<Entry>::raw(Vec::new()).entries().is_empty());
+    }
+
+    #[test]
+    fn skipping_is_for_the_members_so_far() {
+        let group: Group = Group::builder(nop(1))
+            .member(nop(2))
+            .members_skip_success()
+            .member(nop(3))
+            .build()
+            .unwrap();
+        let skips: Vec<_> = group
+            .entries()
+            .iter()
+            .map(|sqe| sqe.raw().flags & Flags::SKIP_SUCCESS.bits() != 0)
+            .collect();
+        assert_eq!(skips, [false, true, false]);
+    }
+
+    /// Needs a ring, not groups: nothing is submitted.
+    #[test]
+    fn push_takes_all_or_nothing() {
+        let Ok(mut ring) = IoUring::new(4) else {
+            eprintln!("io_uring is not to be had here: not tested");
+            return;
+        };
+        let mut sq = ring.submission();
+        let three = || -> Group {
+            Group::builder(nop(1))
+                .member(nop(2))
+                .member(nop(3))
+                .build()
+                .unwrap()
+        };
+        // SAFETY: NOPs point nowhere.
+        unsafe { three().push(&mut sq) }.unwrap();
+        assert_eq!(sq.len(), 3);
+        // SAFETY: NOPs point nowhere.
+        let full = unsafe { three().push(&mut sq) }.unwrap_err();
+        assert_eq!(sq.len(), 3, "part of a group was pushed");
+        assert_eq!((full.free, full.capacity), (1, 4));
+        assert_eq!(full.group.entries().len(), 3);
+        assert!(full.to_string().contains("1 of 4 entries are free"));
+
+        let six: Group = Group::builder(nop(1))
+            .members((2..7).map(nop))
+            .build()
+            .unwrap();
+        // SAFETY: NOPs point nowhere.
+        let full = unsafe { six.push(&mut sq) }.unwrap_err();
+        assert!(full.to_string().contains("never fits"));
+    }
+
+    #[test]
+    fn tracker_waits_for_the_leader() {
+        let group: Group = Group::builder(nop(10))
+            .member(nop(11))
+            .member(nop(12))
+            .build()
+            .unwrap();
+        let mut tracker = group.tracker();
+        assert_eq!(tracker.feed(12, 4), Progress::Pending);
+        assert_eq!(tracker.feed(13, 4), Progress::Other);
+        assert_eq!(tracker.feed(11, 5), Progress::Pending);
+        let outcome = Outcome {
+            leader: Some(6),
+            members: vec![Some(5), Some(4)],
+        };
+        assert!(outcome.succeeded());
+        assert_eq!(tracker.feed(10, 6), Progress::Done(outcome));
+    }
+}
