@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef IOU_GROUP_H
+#define IOU_GROUP_H
+
+#include <linux/io_uring_types.h>
+
+/*
+ * SQE groups: a leader, then members that are issued once it has completed. The
+ * CQE of the leader comes last. See group.rs for how, and state.rs for the
+ * states. Without CONFIG_IO_URING_GROUP the flags that lead here are 0, and
+ * nothing of this is called.
+ */
+#ifdef CONFIG_IO_URING_GROUP
+#define IO_GROUP_FEAT_FLAGS	IORING_FEAT_SQE_GROUP
+#define IO_GROUP_SQE_FLAGS	IOSQE_HAS_EXT_FLAGS
+#define IO_GROUP_SQE_EXT_FLAGS	IOSQE_EXT_SQE_GROUP
+#else
+#define IO_GROUP_FEAT_FLAGS	0
+#define IO_GROUP_SQE_FLAGS	0
+#define IO_GROUP_SQE_EXT_FLAGS	0
+#endif
+
+#define IO_RING_F_IN_GROUP	(IO_RING_F_GROUP_OPEN | IO_RING_F_GROUP_SKIP)
+
+/* group.rs, with ->uring_lock held */
+int io_group_init_leader(struct io_kiocb *req);
+int io_group_init_member(struct io_kiocb *req);
+void io_group_open(struct io_kiocb *leader);
+bool io_group_add(struct io_kiocb *req, bool more, int err);
+bool io_group_close(struct io_ring_ctx *ctx);
+void io_group_abort(struct io_ring_ctx *ctx, int err);
+void io_group_start(struct io_kiocb *leader);
+void io_group_fail_link(struct io_kiocb *leader);
+bool io_group_complete(struct io_kiocb *req);
+void io_group_fan_out(struct io_tw_req tw_req, io_tw_token_t tw);
+unsigned int io_group_members(const struct io_kiocb *leader);
+
+/* io_uring.c, for group.rs */
+void io_group_queue_member(struct io_kiocb *req, int err);
+
+/* number of members, of those that haven't completed */
+static inline unsigned int io_group_nr(const struct io_kiocb *req)
+{
+	return req->flags & REQ_F_GROUP ? io_group_members(req) : 0;
+}
+
+static inline void io_group_poison(struct io_kiocb *req)
+{
+#ifdef CONFIG_IO_URING_GROUP
+	req->grp_link = IO_URING_PTR_POISON;
+#endif
+}
+
+static inline bool io_sqe_has_ext_flags(const struct io_uring_sqe *sqe)
+{
+	return READ_ONCE(sqe->flags) & IO_GROUP_SQE_FLAGS;
+}
+
+static inline bool io_sqe_in_group(const struct io_uring_sqe *sqe)
+{
+	return io_sqe_has_ext_flags(sqe) &&
+	       (READ_ONCE(sqe->ext_flags) & IOSQE_EXT_SQE_GROUP);
+}
+
+static inline u16 io_sqe_personality(const struct io_uring_sqe *sqe)
+{
+	if (io_sqe_has_ext_flags(sqe))
+		return READ_ONCE(sqe->ext_personality);
+	return READ_ONCE(sqe->personality);
+}
+
+#endif

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! SQE groups.
+//!
+//! A group is a run of SQEs that is handled as one unit: a leader, then members that are issued
+//! once the leader has completed. The leader's CQE is posted last, and says that all are done.
+//!
+//! `state.rs` has the states of a group and the transitions between them, `request.rs` says how a
+//! group is kept in its requests. Here is what io_uring calls, in the order of a group's life:
+//!
+//! 1. *Assembly*, from `io_submit_sqe()`. A leader is linked like any request: to the chain in
+//!    front of it, or as a chain of its own. As long as its group is open, SQEs become members of
+//!    it ([`io_group_add`]) rather than elements of the chain. The last one closes it, and if the
+//!    leader is not linked to what follows, the chain is flushed as ever.
+//! 2. *Start*: the leader is issued when its turn in the chain comes ([`io_group_start`]).
+//! 3. *Completion*, from `__io_submit_flush_completions()`, where every request ends up
+//!    ([`io_group_complete`]). A leader does not post. It keeps the reference of its completion,
+//!    and with it all that it holds, and its task work is queued for the fan-out.
+//! 4. *Fan-out*, from task work ([`io_group_fan_out`]): issues the members one by one.
+//! 5. A member that completes is accounted before it posts. If it is the last one, its leader is
+//!    handed back: it comes next in the list that is being flushed, as a plain request.
+//!
+//! All of it runs under `uring_lock`.
+
+mod request;
+pub mod state;
+
+use kernel::{
+    bindings,
+    error::code,
+    prelude::*, //
+};
+use request::{Leader, Member, Part, Request, Ring};
+use state::{Last, Mark, Phase, Verdict};
+
+/// Whether `req`, which is initialised up to its prep, can be a leader: 0 or an error.
+///
+/// # Safety
+///
+/// `req` must be owned by the caller, with the `uring_lock` of its ring held.
+#[export]
+pub unsafe extern "C" fn io_group_init_leader(req: *mut bindings::io_kiocb) -> c_int {
+    // SAFETY: by the safety requirements.
+    let req = unsafe { Request::from_raw(req) };
+
+    if req.cant_lead() {
+        EINVAL.to_errno()
+    } else {
+        0
+    }
+}
+
+/// Whether `req`, which is initialised up to its prep, can be a member: 0 or an error.
+///
+/// # Safety
+///
+/// `req` must be owned by the caller, with the `uring_lock` of its ring held.
+#[export]
+pub unsafe extern "C" fn io_group_init_member(req: *mut bindings::io_kiocb) -> c_int {
+    // SAFETY: by the safety requirements.
+    let req = unsafe { Request::from_raw(req) };
+
+    if req.is_skipped() {
+        ECANCELED.to_errno()
+    } else if req.cant_join() {
+        EINVAL.to_errno()
+    } else {
+        0
+    }
+}
+
+/// `leader` opens a group. It is the last request of the chain that is being assembled.
+///
+/// # Safety
+///
+/// `leader` must be owned by the caller and have `REQ_F_GROUP`, with the `uring_lock` of its ring
+/// held. No group may be open.
+#[export]
+pub unsafe extern "C" fn io_group_open(leader: *mut bindings::io_kiocb) {
+    // SAFETY: by the safety requirements.
+    let (leader, ring) = unsafe { (Request::from_raw(leader), Ring::from_raw((*leader).ctx)) };
+
+    Leader::open(leader);
+    ring.change_int_flags(0, bindings::IO_RING_F_GROUP_OPEN);
+}
+
+/// `req` joins the group that is open. It is bad if `err` is not 0, which is its result then.
+/// `more` is whether another member follows.
+///
+/// Returns true if the group is complete, and so is the chain that it ends.
+///
+/// # Safety
+///
+/// `req` must be owned by the caller, with the `uring_lock` of its ring held. A group must be open.
+#[export]
+pub unsafe extern "C" fn io_group_add(req: *mut bindings::io_kiocb, more: bool, err: c_int) -> bool {
+    // SAFETY: by the safety requirements.
+    let (req, ring) = unsafe { (Request::from_raw(req), Ring::from_raw((*req).ctx)) };
+    // SAFETY: by the safety requirements.
+    let leader = unsafe { ring.open_leader() };
+
+    if err != 0 {
+        req.fail_link_node(err);
+        fail_open(&ring, &leader, err);
+    }
+    leader.push(&Member::join(req, &leader, err != 0));
+    leader.set_group(leader.group().join());
+    if more {
+        return false;
+    }
+    close(&ring, leader)
+}
+
+/// The submission ends, and with it the group that is open. Returns as [`io_group_add`].
+///
+/// # Safety
+///
+/// `ctx` must be a ring with its `uring_lock` held and a group that is open.
+#[export]
+pub unsafe extern "C" fn io_group_close(ctx: *mut bindings::io_ring_ctx) -> bool {
+    // SAFETY: by the safety requirements.
+    let ring = unsafe { Ring::from_raw(ctx) };
+    // SAFETY: by the safety requirements.
+    let leader = unsafe { ring.open_leader() };
+
+    close(&ring, leader)
+}
+
+/// The rest of the group that is open cannot be taken, because of `err`. What has been taken fails
+/// when it is closed, the rest is cancelled by the submission that takes it.
+///
+/// # Safety
+///
+/// `ctx` must be a ring with its `uring_lock` held and a group that is open.
+#[export]
+pub unsafe extern "C" fn io_group_abort(ctx: *mut bindings::io_ring_ctx, err: c_int) {
+    // SAFETY: by the safety requirements.
+    let ring = unsafe { Ring::from_raw(ctx) };
+    // SAFETY: by the safety requirements.
+    let leader = unsafe { ring.open_leader() };
+
+    fail_open(&ring, &leader, err);
+    leader.set_group(leader.group().abort());
+    ring.change_int_flags(0, bindings::IO_RING_F_GROUP_SKIP);
+}
+
+/// The group that is open will not be issued, because of `err`. Nor will the chain it is in.
+fn fail_open(ring: &Ring, leader: &Leader, err: c_int) {
+    // SAFETY: `leader` is that of an open group.
+    let chain = unsafe { ring.chain() };
+
+    if !leader.req().is_failed() {
+        leader.req().fail_link_node(err);
+    }
+    if !chain.is_failed() {
+        chain.fail_link_node(code::ECANCELED.to_errno());
+    }
+}
+
+fn close(ring: &Ring, leader: Leader) -> bool {
+    let chain_ends = !leader.req().is_linked();
+
+    ring.change_int_flags(bindings::IO_RING_F_GROUP_OPEN, 0);
+    leader.set_group(leader.group().close());
+    if leader.group().members() == 0 {
+        leader.dissolve();
+    }
+    chain_ends
+}
+
+/// `req` is about to be issued. If it is a leader that waited for that, its group has started.
+///
+/// # Safety
+///
+/// `req` must be owned by the caller and have `REQ_F_GROUP`, with the `uring_lock` of its ring held.
+#[export]
+pub unsafe extern "C" fn io_group_start(req: *mut bindings::io_kiocb) {
+    // SAFETY: by the safety requirements. Nothing is issued before it has become part of its group.
+    let part = unsafe { Request::from_raw(req).part() };
+
+    // Members, and leaders that were punted or polled for, come along here too.
+    if let Part::Leader(leader) = part {
+        if leader.group().phase() == Phase::Waiting {
+            leader.set_group(leader.group().start());
+            leader.hook();
+        }
+    }
+}
+
+/// `leader` is about to complete as its chain is broken.
+///
+/// # Safety
+///
+/// `leader` must be a leader owned by the caller, with the `uring_lock` of its ring held.
+#[export]
+pub unsafe extern "C" fn io_group_fail_link(leader: *mut bindings::io_kiocb) {
+    // SAFETY: by the safety requirements.
+    if let Part::Leader(leader) = unsafe { Request::from_raw(leader).part() } {
+        leader.fail_link();
+    }
+}
+
+/// `req` has completed, and is visited to post its CQE. Returns whether it does.
+///
+/// A leader does not, and keeps `REQ_F_GROUP` for that to be seen. A member loses it. If it was the
+/// last one, its leader is the next to be visited, as a plain request.
+///
+/// # Safety
+///
+/// `req` must have `REQ_F_GROUP` and be on the list of requests that have completed, with the
+/// `uring_lock` of its ring held.
+#[export]
+pub unsafe extern "C" fn io_group_complete(req: *mut bindings::io_kiocb) -> bool {
+    // SAFETY: by the safety requirements. Nothing completes before it is part of its group.
+    match unsafe { Request::from_raw(req).part() } {
+        Part::Member(member) => {
+            let leader = member.leader();
+            let (req, failed) = member.leave();
+            let (group, last) = leader.group().account(failed);
+
+            leader.set_group(group);
+            if last == Last::Yes {
+                leader.complete_behind(&req);
+            }
+            !group.is(Mark::Dropped) && request::posts(&req)
+        }
+        Part::Leader(leader) => {
+            let group = leader.group().lead(leader.outcome(), leader.is_dropped());
+
+            leader.set_group(group);
+            false
+        }
+    }
+}
+
+/// Task work of a leader that has completed: issues its members, or fails them.
+///
+/// # Safety
+///
+/// To be called as task work, and that only of a leader [`io_group_complete`] was called for.
+#[export]
+pub unsafe extern "C" fn io_group_fan_out(tw_req: bindings::io_tw_req, tw: bindings::io_tw_token_t) {
+    // SAFETY: task work holds the `uring_lock`, and a leader that waits for its fan-out is live.
+    let Part::Leader(leader) = (unsafe { Request::from_raw(tw_req.req).part() }) else {
+        return;
+    };
+
+    leader.rehook();
+    leader.set_group(leader.group().fan_out(tw.cancel));
+    while let Some(member) = leader.pop() {
+        // What has been issued before may have changed the state.
+        let err = match leader.group().next(member.state()) {
+            Verdict::Issue => 0,
+            Verdict::FailOwn => member.res(),
+            Verdict::FailCancelled => code::ECANCELED.to_errno(),
+            Verdict::FailIo => code::EIO.to_errno(),
+        };
+        member.queue(err);
+    }
+
+    let (group, last) = leader.group().release();
+
+    leader.set_group(group);
+    // A member may have posted CQEs on its way, and flushed those that completed before.
+    if last == Last::Yes {
+        leader.complete();
+    }
+}
+
+/// Number of members that have not completed.
+///
+/// # Safety
+///
+/// `leader` must be a leader, with the `uring_lock` of its ring held.
+#[export]
+pub unsafe extern "C" fn io_group_members(leader: *const bindings::io_kiocb) -> c_uint {
+    // SAFETY: by the safety requirements.
+    match unsafe { Request::from_raw(leader.cast_mut()).part() } {
+        Part::Leader(leader) => leader.group().members(),
+        Part::Member(_) => 0,
+    }
+}

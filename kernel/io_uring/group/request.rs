@@ -1,0 +1,630 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Views of `struct io_kiocb` by the part a request plays in a group.
+//!
+//! This is the only place that knows in which fields of C a group is kept, and how its requests
+//! hang together:
+//!
+//! * A leader's `grp_refs` is a [`Group`], a member's is a [`state::Member`].
+//! * A member's `grp_link` is its leader. The leader's is the last member that is held, and the
+//!   held ones form a ring by their `comp_list`: last to first, first to second.
+//! * `ctx->groups` lists the groups that were started and are not done. A group is hooked there by
+//!   the `hash_node` of its first member as long as that is held, since the leader may need its own
+//!   while it runs. From the fan-out on it is the other way round.
+//!
+//! [`Group`]: crate::state::Group
+//! [`state::Member`]: crate::state::Member
+
+use crate::state::{self, Group, Mark, Outcome, Phase};
+use core::ptr::{self, NonNull};
+use kernel::{bindings, container_of, error::code};
+
+const GROUP: u64 = bindings::REQ_F_GROUP as u64;
+const FAIL: u64 = bindings::REQ_F_FAIL as u64;
+const LINK: u64 = bindings::REQ_F_LINK as u64;
+const HARDLINK: u64 = bindings::REQ_F_HARDLINK as u64;
+const CQE_SKIP: u64 = bindings::REQ_F_CQE_SKIP as u64;
+const SKIP_LINK_CQES: u64 = bindings::REQ_F_SKIP_LINK_CQES as u64;
+
+/// A request, of a group or about to become so.
+///
+/// # Invariants
+///
+/// As long as this exists,
+///
+/// * *Live*: it points to a `struct io_kiocb` that is initialised and is not freed.
+/// * *Locked*: the `uring_lock` of its ring is held. All that is accessed here, and all of a
+///   group, is accessed with that lock held only, but for fields which belong to whoever runs
+///   the request; those are accessed while nobody does.
+pub(crate) struct Request(NonNull<bindings::io_kiocb>);
+
+impl Request {
+    /// # Safety
+    ///
+    /// The invariants *Live* and *Locked* must hold for `req` as long as the result exists.
+    #[inline]
+    pub(crate) unsafe fn from_raw(req: *mut bindings::io_kiocb) -> Self {
+        // INVARIANT: by the safety requirements.
+        // SAFETY: `req` is live, so it is not null.
+        Self(unsafe { NonNull::new_unchecked(req) })
+    }
+
+    #[inline]
+    fn as_ptr(&self) -> *mut bindings::io_kiocb {
+        self.0.as_ptr()
+    }
+
+    #[inline]
+    fn flags(&self) -> u64 {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*self.as_ptr()).flags as u64 }
+    }
+
+    #[inline]
+    fn has(&self, flags: u64) -> bool {
+        self.flags() & flags != 0
+    }
+
+    #[inline]
+    fn change_flags(&self, clear: u64, set: u64) {
+        let flags = self.flags() & !clear | set;
+
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*self.as_ptr()).flags = flags as bindings::io_req_flags_t };
+    }
+
+    #[inline]
+    fn word(&self) -> u32 {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*self.as_ptr()).grp_refs }
+    }
+
+    #[inline]
+    fn set_word(&self, word: u32) {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*self.as_ptr()).grp_refs = word };
+    }
+
+    #[inline]
+    fn link(&self) -> *mut bindings::io_kiocb {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*self.as_ptr()).grp_link }
+    }
+
+    #[inline]
+    fn set_link(&self, link: *mut bindings::io_kiocb) {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*self.as_ptr()).grp_link = link };
+    }
+
+    #[inline]
+    fn res(&self) -> i32 {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*self.as_ptr()).cqe.res }
+    }
+
+    #[inline]
+    fn opcode(&self) -> u32 {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { u32::from((*self.as_ptr()).opcode) }
+    }
+
+    #[inline]
+    fn ring(&self) -> Ring {
+        // INVARIANT: a request that is live keeps its ring, and *Locked* is about that ring.
+        // SAFETY: by *Live*, which goes for `ctx` as well, so it is not null.
+        Ring(unsafe { NonNull::new_unchecked((*self.as_ptr()).ctx) })
+    }
+
+    #[inline]
+    fn comp_list(&self) -> *mut bindings::io_wq_work_node {
+        // SAFETY: by *Live*, the field is in bounds.
+        unsafe { &raw mut (*self.as_ptr()).__bindgen_anon_3.comp_list }
+    }
+
+    #[inline]
+    fn hash_node(&self) -> *mut bindings::hlist_node {
+        // SAFETY: by *Live*, the field is in bounds.
+        unsafe { &raw mut (*self.as_ptr()).__bindgen_anon_5.hash_node }
+    }
+
+    /// As `req_set_fail()`.
+    #[inline]
+    fn set_fail(&self) {
+        if self.has(CQE_SKIP) {
+            self.change_flags(CQE_SKIP, FAIL | SKIP_LINK_CQES);
+        } else {
+            self.change_flags(0, FAIL);
+        }
+    }
+
+    /// As `req_fail_link_node()`.
+    pub(crate) fn fail_link_node(&self, err: i32) {
+        self.set_fail();
+        // SAFETY: by *Live* and *Locked*.
+        unsafe {
+            (*self.as_ptr()).cqe.res = err;
+            (*self.as_ptr()).cqe.__bindgen_anon_1.flags = 0;
+        }
+    }
+
+    /// Whether it has been marked as failed.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.has(FAIL)
+    }
+
+    /// Whether what it completed with is a failure. Not everything that completes with an error
+    /// marks its request, and links go on then. A group does not, members must not run on what
+    /// their leader did not do. But if a timeout isn't marked that's for its user to want.
+    #[inline]
+    fn has_failed(&self) -> bool {
+        self.has(FAIL)
+            || (self.res() < 0 && self.opcode() != bindings::io_uring_op_IORING_OP_TIMEOUT)
+    }
+
+    /// Whether the rest of its chain waits for it.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.has(LINK | HARDLINK)
+    }
+
+    /// Whether it can't be the leader of a group: a linked timeout is about the request before
+    /// it, and a zero-copy send posts its notification before the CQE that would be withheld.
+    pub(crate) fn cant_lead(&self) -> bool {
+        self.is_link_timeout()
+            || matches!(
+                self.opcode(),
+                bindings::io_uring_op_IORING_OP_SEND_ZC
+                    | bindings::io_uring_op_IORING_OP_SENDMSG_ZC
+            )
+    }
+
+    /// Whether it can't be a member: links are up to the leader.
+    pub(crate) fn cant_join(&self) -> bool {
+        self.is_linked() || self.is_link_timeout()
+    }
+
+    fn is_link_timeout(&self) -> bool {
+        self.opcode() == bindings::io_uring_op_IORING_OP_LINK_TIMEOUT
+    }
+
+    /// Whether submission is behind a group that could not be taken as a whole.
+    pub(crate) fn is_skipped(&self) -> bool {
+        self.ring().int_flags() & bindings::IO_RING_F_GROUP_SKIP != 0
+    }
+
+    /// The part that a request with `REQ_F_GROUP` plays.
+    ///
+    /// # Safety
+    ///
+    /// The request must have `REQ_F_GROUP`, and it must have been added to its group, or opened it.
+    #[inline]
+    pub(crate) unsafe fn part(self) -> Part {
+        // INVARIANT: by the safety requirements, `grp_refs` is a state, and of which of the two it
+        // tells itself.
+        match state::Member::from_raw(self.word()) {
+            Some(_) => Part::Member(Member(self)),
+            None => Part::Leader(Leader(self)),
+        }
+    }
+}
+
+/// The part a request plays in its group.
+pub(crate) enum Part {
+    /// The first one.
+    Leader(Leader),
+    /// One of the others.
+    Member(Member),
+}
+
+/// A ring.
+///
+/// # Invariants
+///
+/// *Live* and *Locked*, as for [`Request`].
+pub(crate) struct Ring(NonNull<bindings::io_ring_ctx>);
+
+impl Ring {
+    /// # Safety
+    ///
+    /// `ctx` must be a ring that is not freed as long as the result exists, with its `uring_lock`
+    /// held.
+    #[inline]
+    pub(crate) unsafe fn from_raw(ctx: *mut bindings::io_ring_ctx) -> Self {
+        // INVARIANT: by the safety requirements.
+        // SAFETY: a ring is not null.
+        Self(unsafe { NonNull::new_unchecked(ctx) })
+    }
+
+    #[inline]
+    fn int_flags(&self) -> u32 {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*self.0.as_ptr()).__bindgen_anon_1.int_flags }
+    }
+
+    /// Clears and sets `IO_RING_F_*` flags.
+    pub(crate) fn change_int_flags(&self, clear: u32, set: u32) {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe {
+            let flags = &raw mut (*self.0.as_ptr()).__bindgen_anon_1.int_flags;
+            *flags = *flags & !clear | set;
+        }
+    }
+
+    #[inline]
+    fn compl_reqs(&self) -> *mut bindings::io_wq_work_list {
+        // SAFETY: by *Live*, the field is in bounds.
+        unsafe { &raw mut (*self.0.as_ptr()).__bindgen_anon_2.submit_state.compl_reqs }
+    }
+
+    #[inline]
+    fn groups(&self) -> *mut bindings::hlist_head {
+        // SAFETY: by *Live*, the field is in bounds.
+        unsafe { &raw mut (*self.0.as_ptr()).groups }
+    }
+
+    /// Head of the chain that is being assembled, which a group is part of while it is open.
+    ///
+    /// # Safety
+    ///
+    /// A group must be open.
+    pub(crate) unsafe fn chain(&self) -> Request {
+        // SAFETY: by *Live* and *Locked*. There is a head while a group is open, and what is being
+        // assembled is not freed.
+        unsafe { Request::from_raw((*self.0.as_ptr()).__bindgen_anon_2.submit_state.link.head) }
+    }
+
+    /// Leader of the group that is open.
+    ///
+    /// # Safety
+    ///
+    /// A group must be open.
+    pub(crate) unsafe fn open_leader(&self) -> Leader {
+        // INVARIANT: the last request of the chain is the leader as long as the group is open.
+        // SAFETY: as for `chain()`.
+        Leader(unsafe {
+            Request::from_raw((*self.0.as_ptr()).__bindgen_anon_2.submit_state.link.last)
+        })
+    }
+}
+
+/// A leader.
+///
+/// # Invariants
+///
+/// Those of [`Request`], and as long as this exists
+///
+/// * *Leads*: the request has `REQ_F_GROUP`, and its `grp_refs` is a [`Group`]. `grp_link` is as
+///   the [module documentation](self) says.
+pub(crate) struct Leader(Request);
+
+impl Leader {
+    /// Makes `req` the leader of a group without members.
+    #[inline]
+    pub(crate) fn open(req: Request) -> Self {
+        req.set_word(Group::open().into_raw());
+        req.set_link(ptr::null_mut());
+        // INVARIANT: *Leads* was just established; the caller's request has the flag.
+        Self(req)
+    }
+
+    /// As a request.
+    #[inline]
+    pub(crate) fn req(&self) -> &Request {
+        &self.0
+    }
+
+    /// State of the group.
+    #[inline]
+    pub(crate) fn group(&self) -> Group {
+        Group::from_raw(self.0.word())
+    }
+
+    /// Stores what a transition of the state resulted in.
+    #[inline]
+    pub(crate) fn set_group(&self, group: Group) {
+        self.0.set_word(group.into_raw());
+    }
+
+    /// Whether `other` is the same request.
+    pub(crate) fn is(&self, other: &Request) -> bool {
+        self.0 .0 == other.0
+    }
+
+    /// Adds a member behind those that are held.
+    #[inline]
+    pub(crate) fn push(&self, member: &Member) {
+        let node = member.0.comp_list();
+        let last = self.0.link();
+
+        // SAFETY: `node` is that of a live request which is on no list. By *Leads* `last` is a
+        // member that is held, and a member is live until it is accounted.
+        unsafe {
+            if last.is_null() {
+                (*node).next = node;
+                // The first member may have to hook the group.
+                (*member.0.hash_node()).pprev = ptr::null_mut();
+            } else {
+                let last = Request::from_raw(last).comp_list();
+
+                (*node).next = (*last).next;
+                (*last).next = node;
+            }
+        }
+        self.0.set_link(member.0.as_ptr());
+    }
+
+    /// Takes the first member that is held.
+    #[inline]
+    pub(crate) fn pop(&self) -> Option<Member> {
+        let last = self.0.link();
+        if last.is_null() {
+            return None;
+        }
+        // SAFETY: by *Leads* these are members that are held, and they form a ring. A member is
+        // live until it is accounted.
+        let first = unsafe {
+            let last = Request::from_raw(last).comp_list();
+            let first = (*last).next;
+
+            if first == last {
+                self.0.set_link(ptr::null_mut());
+            } else {
+                (*last).next = (*first).next;
+            }
+            Request::from_raw(container_of!(
+                first,
+                bindings::io_kiocb,
+                __bindgen_anon_3.comp_list
+            ))
+        };
+        // INVARIANT: what a leader holds is a member of its.
+        Some(Member(first))
+    }
+
+    /// The first member that is held, by what it hooks the group.
+    fn first_hook(&self) -> Option<*mut bindings::hlist_node> {
+        let last = self.0.link();
+        if last.is_null() {
+            return None;
+        }
+        // SAFETY: as for `pop()`.
+        let first = unsafe {
+            Request::from_raw(container_of!(
+                (*Request::from_raw(last).comp_list()).next,
+                bindings::io_kiocb,
+                __bindgen_anon_3.comp_list
+            ))
+        };
+        Some(first.hash_node())
+    }
+
+    /// Hooks the group into `ctx->groups`, by its first member.
+    #[inline]
+    pub(crate) fn hook(&self) {
+        if let Some(node) = self.first_hook() {
+            // SAFETY: the node is idle, see the module documentation. The list is protected by
+            // *Locked*.
+            unsafe { hlist_add(node, self.0.ring().groups()) };
+        }
+    }
+
+    /// Hooks the group by the leader, which is done with its node, as the members will need
+    /// theirs.
+    #[inline]
+    pub(crate) fn rehook(&self) {
+        if let Some(node) = self.first_hook() {
+            // SAFETY: the node has been initialised by `push()`, and is on no other list.
+            unsafe { hlist_del(node) };
+        }
+        // SAFETY: the leader has completed, so its node is idle. What is left in there is of no
+        // use: IOPOLL leaves poison.
+        unsafe { hlist_add(self.0.hash_node(), self.0.ring().groups()) };
+    }
+
+    /// How the leader has completed.
+    #[inline]
+    pub(crate) fn outcome(&self) -> Outcome {
+        if !self.0.has_failed() {
+            Outcome::Success
+        } else if self.0.res() == code::ECANCELED.to_errno() {
+            Outcome::Cancelled
+        } else {
+            Outcome::Failure
+        }
+    }
+
+    /// Whether the leader is in the rest of a chain that was broken by a request which takes the
+    /// CQEs of the rest with it. See `fail_link()`.
+    #[inline]
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.0.flags() & (CQE_SKIP | SKIP_LINK_CQES) == CQE_SKIP | SKIP_LINK_CQES
+    }
+
+    /// The chain that the leader waits in has been broken. What is behind the leader is left to
+    /// it: once its group is done it breaks the chain again, and hands on whether CQEs are posted.
+    pub(crate) fn fail_link(&self) {
+        let skip = if self.0.has(CQE_SKIP) {
+            SKIP_LINK_CQES
+        } else {
+            0
+        };
+
+        self.0
+            .change_flags(HARDLINK | SKIP_LINK_CQES, FAIL | LINK | skip);
+    }
+
+    /// No member has joined, and none will: a plain request.
+    pub(crate) fn dissolve(self) {
+        self.0.change_flags(GROUP, 0);
+    }
+
+    /// The group is done. Its leader posts, advances its link, and is freed as a plain request.
+    #[inline]
+    #[must_use]
+    fn hand_back(self) -> Request {
+        let group = self.group();
+
+        debug_assert!(group.phase() == Phase::Done);
+        // SAFETY: `rehook()` has hooked the group by this node.
+        unsafe { hlist_del(self.0.hash_node()) };
+        if group.is(Mark::Failed) && !group.is(Mark::Dropped) {
+            self.0.set_fail();
+        }
+        self.0.change_flags(GROUP, 0);
+        self.0
+    }
+
+    /// The group is done, and its leader completes.
+    #[inline]
+    pub(crate) fn complete(self) {
+        let req = self.hand_back();
+        let node = req.comp_list();
+        let list = req.ring().compl_reqs();
+
+        // As wq_list_add_tail().
+        // SAFETY: the leader is on no list, and the list is protected by *Locked*.
+        unsafe {
+            (*node).next = ptr::null_mut();
+            if (*list).first.is_null() {
+                (*list).first = node;
+            } else {
+                (*(*list).last).next = node;
+            }
+            (*list).last = node;
+        }
+    }
+
+    /// The group is done with `member`, which is about to post. The leader is next then.
+    #[inline]
+    pub(crate) fn complete_behind(self, member: &Request) {
+        let req = self.hand_back();
+        let node = req.comp_list();
+        let pos = member.comp_list();
+        let list = req.ring().compl_reqs();
+
+        // As wq_list_add_after().
+        // SAFETY: the leader is on no list, `member` is on the one of requests that have
+        // completed, and that is protected by *Locked*.
+        unsafe {
+            (*node).next = (*pos).next;
+            (*pos).next = node;
+            if (*node).next.is_null() {
+                (*list).last = node;
+            }
+        }
+    }
+}
+
+/// A member.
+///
+/// # Invariants
+///
+/// Those of [`Request`], and as long as this exists
+///
+/// * *Joined*: the request has `REQ_F_GROUP`, its `grp_refs` is a [`state::Member`], and its
+///   `grp_link` is its leader. The latter is live: it outlives its members.
+pub(crate) struct Member(Request);
+
+impl Member {
+    /// Makes `req` a member of the group of `leader`.
+    #[inline]
+    pub(crate) fn join(req: Request, leader: &Leader, bad: bool) -> Self {
+        req.set_word(state::Member::join(bad).into_raw());
+        req.set_link(leader.0.as_ptr());
+        req.change_flags(0, GROUP);
+        // INVARIANT: *Joined* was just established.
+        Self(req)
+    }
+
+    /// State of the member.
+    #[inline]
+    pub(crate) fn state(&self) -> state::Member {
+        state::Member::from_raw(self.0.word()).unwrap_or(state::Member::join(false))
+    }
+
+    /// Its result, which for a bad one is its error.
+    #[inline]
+    pub(crate) fn res(&self) -> i32 {
+        self.0.res()
+    }
+
+    /// Its leader.
+    #[inline]
+    pub(crate) fn leader(&self) -> Leader {
+        // INVARIANT: by *Joined*.
+        // SAFETY: by *Joined* it is live, and it is in the same ring.
+        Leader(unsafe { Request::from_raw(self.0.link()) })
+    }
+
+    /// Hands the member to its opcode, or fails it with `err` if that is not 0.
+    #[inline]
+    pub(crate) fn queue(self, err: i32) {
+        self.0.set_word(self.state().issue().into_raw());
+        // SAFETY: by *Live* and *Locked*. We don't own the request after this.
+        unsafe { bindings::io_group_queue_member(self.0.as_ptr(), err) };
+    }
+
+    /// Takes the member out of its group, as it is about to post. Returns it, and whether it has
+    /// failed.
+    #[inline]
+    pub(crate) fn leave(self) -> (Request, bool) {
+        let failed = self.0.has_failed();
+
+        // An error that didn't mark its request would have no CQE if that is to be skipped.
+        if failed {
+            self.0.set_fail();
+        }
+        self.0.change_flags(GROUP, 0);
+        (self.0, failed)
+    }
+}
+
+/// Whether the CQE of `req`, which is not of a group any more, is to be posted.
+#[inline]
+pub(crate) fn posts(req: &Request) -> bool {
+    !req.has(CQE_SKIP)
+}
+
+/// As `hlist_add_head()`.
+///
+/// # Safety
+///
+/// `node` must be on no list, and live as long as it is on this one. Nobody else may access the
+/// list meanwhile.
+#[inline]
+unsafe fn hlist_add(node: *mut bindings::hlist_node, head: *mut bindings::hlist_head) {
+    // SAFETY: by the safety requirements.
+    unsafe {
+        let first = (*head).first;
+
+        (*node).next = first;
+        if !first.is_null() {
+            (*first).pprev = &raw mut (*node).next;
+        }
+        (*head).first = node;
+        (*node).pprev = &raw mut (*head).first;
+    }
+}
+
+/// As `hlist_del_init()`.
+///
+/// # Safety
+///
+/// `node` must have been added by [`hlist_add`], or have a `pprev` of null. Nobody else may access
+/// the list meanwhile.
+#[inline]
+unsafe fn hlist_del(node: *mut bindings::hlist_node) {
+    // SAFETY: by the safety requirements.
+    unsafe {
+        let (next, pprev) = ((*node).next, (*node).pprev);
+
+        if !pprev.is_null() {
+            *pprev = next;
+            if !next.is_null() {
+                (*next).pprev = pprev;
+            }
+            (*node).next = ptr::null_mut();
+            (*node).pprev = ptr::null_mut();
+        }
+    }
+}
