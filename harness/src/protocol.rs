@@ -187,6 +187,9 @@ pub enum Message {
         failed: u32,
         /// Results that were [`Outcome::Skipped`].
         skipped: u32,
+        /// `/proc/sys/kernel/tainted`: the kernel's own memory of whether it has
+        /// complained, whatever became of the log.
+        taint: u64,
     },
 }
 
@@ -241,7 +244,10 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAMessage { line, why } => {
-                write!(f, "the guest sent a line that is no message ({why}): {line}")
+                write!(
+                    f,
+                    "the guest sent a line that is no message ({why}): {line}"
+                )
             }
             Self::Torn { line } => write!(f, "the guest's last line is torn: {line}"),
             Self::Version { theirs } => write!(
@@ -284,12 +290,12 @@ impl Decoder {
             if piece.ends_with(b"\n") {
                 let line = mem::take(&mut self.partial);
                 let line = line.trim_ascii_end();
-                messages.push(serde_json::from_slice(line).map_err(|error| {
-                    Fault::NotAMessage {
+                messages.push(
+                    serde_json::from_slice(line).map_err(|error| Fault::NotAMessage {
                         line: shown(line),
                         why: error.to_string(),
-                    }
-                }));
+                    }),
+                );
             }
         }
         messages
@@ -366,6 +372,8 @@ pub struct Session {
     pub results: Vec<TestResult>,
     /// The status of the job's program.
     pub exit: Option<i32>,
+    /// The kernel's taint flags at the end.
+    pub taint: u64,
 }
 
 impl Session {
@@ -453,15 +461,15 @@ impl Session {
                     passed,
                     failed,
                     skipped,
+                    taint,
                 },
             ) => {
                 self.check_counts(passed, failed, skipped)?;
+                self.taint = taint;
                 self.stage = Stage::Ended;
             }
             (stage, message) => {
-                let message = message
-                    .to_line()
-                    .unwrap_or_else(|_| format!("{message:?}"));
+                let message = message.to_line().unwrap_or_else(|_| format!("{message:?}"));
                 return Err(Fault::OutOfOrder {
                     message: shown(message.trim_end().as_bytes()),
                     state: match stage {
@@ -540,6 +548,7 @@ mod tests {
             passed,
             failed,
             skipped,
+            taint: 0,
         }
     }
 

@@ -5,14 +5,27 @@ mod apt;
 mod build;
 mod cache;
 mod ci;
+mod demo;
+mod disk;
 mod doctor;
 mod fetch;
+mod guest;
+mod initramfs;
+mod interrupt;
+mod kvm;
+mod log_rules;
 mod paths;
 mod profile;
 mod progress;
+mod qemu;
+mod qemu_test;
+mod report;
 mod run;
+mod run_dir;
 mod series;
+mod shell;
 mod toolchain;
+mod verdict;
 
 use std::process::ExitCode;
 
@@ -24,6 +37,12 @@ use clap::Parser;
 enum Command {
     /// Fetch, patch, configure and build the kernel.
     Build(build::Args),
+    /// Boot kernels, run the tests in them, and judge.
+    QemuTest(qemu_test::Args),
+    /// Boot the kernel with an interactive shell.
+    Shell(shell::Args),
+    /// Boot the kernel, and copy a file to several places with groups.
+    Demo(demo::Args),
     /// Show what this machine lacks, and the command that gets it.
     Doctor(doctor::Args),
     /// Check the patch series, lay it out as a git tree, or take edits back.
@@ -35,6 +54,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Build(args) => build::run(args),
+        Command::QemuTest(args) => qemu_test::run(args),
+        Command::Shell(args) => shell::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Series(args) => series::run(args),
         Command::Ci(args) => ci::run(args),

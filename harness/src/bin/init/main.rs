@@ -125,8 +125,7 @@ fn power_off() -> ! {
 }
 
 fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
-    let job =
-        fs::read_to_string(JOB_PATH).context(|| format!("cannot read the job {JOB_PATH}"))?;
+    let job = fs::read_to_string(JOB_PATH).context(|| format!("cannot read the job {JOB_PATH}"))?;
     let Job {
         version,
         task,
@@ -229,5 +228,6 @@ fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
         passed,
         failed,
         skipped,
+        taint: setup::taint()?,
     })
 }

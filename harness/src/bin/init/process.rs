@@ -264,7 +264,9 @@ fn drain(
             Ok(count) => sink(&buffer[..count])?,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context(|| "cannot read a program's output".to_owned()),
+            Err(error) => {
+                return Err(error).context(|| "cannot read a program's output".to_owned())
+            }
         }
     }
 }

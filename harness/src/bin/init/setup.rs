@@ -36,7 +36,9 @@ fn mount(source: &str, target: &str, kind: &str, options: &str) -> Result<()> {
         Ok(())
     } else {
         let error = io::Error::last_os_error();
-        Err(format!("cannot mount {source} ({kind}) at {target}: {error}"))
+        Err(format!(
+            "cannot mount {source} ({kind}) at {target}: {error}"
+        ))
     }
 }
 
@@ -66,7 +68,10 @@ pub(crate) fn fresh_directories() -> Result<()> {
     // SAFETY: a C string, and a flag.
     let status = unsafe { libc::umount2(c"/tmp".as_ptr(), libc::MNT_DETACH) };
     if status != 0 {
-        return Err(format!("cannot unmount /tmp: {}", io::Error::last_os_error()));
+        return Err(format!(
+            "cannot unmount /tmp: {}",
+            io::Error::last_os_error()
+        ));
     }
     mount("tmpfs", "/tmp", "tmpfs", "mode=1777")?;
     if let Ok(entries) = fs::read_dir(DISK_DIR) {
@@ -131,7 +136,10 @@ pub(crate) fn loopback() -> Result<()> {
     let mut call = |code: libc::Ioctl| {
         // SAFETY: both codes take a pointer to an ifreq, which is live.
         if unsafe { libc::ioctl(socket.as_raw_fd(), code, &mut request) } < 0 {
-            return Err(format!("cannot bring lo up: {}", io::Error::last_os_error()));
+            return Err(format!(
+                "cannot bring lo up: {}",
+                io::Error::last_os_error()
+            ));
         }
         // SAFETY: both codes use this field of the union.
         unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
@@ -210,11 +218,23 @@ pub(crate) fn has_groups() -> Result<bool> {
     };
     if fd < 0 {
         let error = io::Error::last_os_error();
-        return Err(format!("io_uring_setup: {error}: no io_uring in this kernel?"));
+        return Err(format!(
+            "io_uring_setup: {error}: no io_uring in this kernel?"
+        ));
     }
     // SAFETY: the call above gave us the descriptor, which fits a C int.
     drop(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) });
     Ok(params[5] & FEAT_SQE_GROUP != 0)
+}
+
+/// The kernel's taint flags.
+pub(crate) fn taint() -> Result<u64> {
+    let path = "/proc/sys/kernel/tainted";
+    fs::read_to_string(path)
+        .context(|| format!("cannot read {path}"))?
+        .trim()
+        .parse()
+        .context(|| format!("{path} holds no number"))
 }
 
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";

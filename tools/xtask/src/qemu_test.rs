@@ -1,0 +1,786 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask qemu-test`: boots kernels, runs the tests in them, and judges.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{stderr, IsTerminal as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{bail, ensure, Context as _, Result};
+use harness::protocol::{Groups, Job, Message, Outcome, Session, Task, TestResult, VERSION};
+use indicatif::{ProgressBar, ProgressStyle};
+use regex::Regex;
+use serde::Serialize;
+
+use crate::{
+    build, disk,
+    guest::{self, Built, Program},
+    interrupt,
+    kvm::{self, Accel},
+    log_rules::{Finding, Rules},
+    profile::Profile,
+    progress::say,
+    qemu::{self, Console, Limits, Machine, Run, Watcher},
+    report,
+    run_dir::{RunDir, DISK},
+    verdict::Verdict,
+};
+
+/// What a test gets on a bare machine. Most need milliseconds.
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Of the file system that the tests may use.
+const DISK_SIZE: u64 = 512 << 20;
+
+/// Between two lines of progress where there is no terminal.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// So many failures come with the command that repeats them; the rest is in the
+/// files.
+const REPEATED: usize = 10;
+
+/// Exit status: 0 passed, 1 a test failed, 3 kernel splat, 4 guest lost,
+/// 5 infrastructure error, 130 interrupted.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) options: build::Options,
+    /// Which kernels, by their profiles in ci/config, separated by commas.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "default"
+    )]
+    pub(crate) profile: Vec<Profile>,
+    /// Only tests whose name matches this regular expression. May be repeated.
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) filter: Vec<String>,
+    /// Take each --filter for a whole name.
+    #[arg(long)]
+    pub(crate) exact: bool,
+    /// How the guest is executed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) accel: kvm::Choice,
+    /// Processors of the guest.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub(crate) smp: u32,
+    /// Memory of the guest in MiB. Default: 1024, with KASAN or KCSAN 2048.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..))]
+    pub(crate) mem: Option<u32>,
+    /// Run the tests so many times.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repeat: u32,
+    /// Boot this bzImage instead of building one.
+    #[arg(long, value_name = "BZIMAGE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Write the results into this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Print the commands that would be run, and run none.
+    #[arg(long)]
+    pub(crate) show_command: bool,
+    /// Multiply every time-out by this.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
+    pub(crate) timeout_scale: f64,
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if factor > 0.0 && factor <= 1000.0 => Ok(factor),
+        _ => Err("not a number between 0 and 1000".to_owned()),
+    }
+}
+
+/// Which kernel a run is about.
+struct Subject {
+    profile: Profile,
+    bzimage: PathBuf,
+    config: String,
+    /// As given with `--kernel`.
+    given: bool,
+}
+
+/// The results of one kernel, for `--json`.
+#[derive(Serialize)]
+struct Report {
+    verdict: Verdict,
+    profile: String,
+    kernel: PathBuf,
+    uname: Option<String>,
+    accel: Accel,
+    smp: u32,
+    mem_mib: u32,
+    seconds: f64,
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+    not_run: u32,
+    tests: Vec<TestResult>,
+    /// The test that was running when the run ended early.
+    interrupted_test: Option<String>,
+    findings: Vec<Finding>,
+    causes: String,
+    directory: PathBuf,
+    #[serde(skip)]
+    interrupted: bool,
+}
+
+/// The results of a command, for `--json`.
+#[derive(Serialize)]
+struct Reports<'a> {
+    verdict: Verdict,
+    exit_status: u8,
+    runs: &'a [Report],
+}
+
+/// How much longer things may take, all in all.
+fn slowdown(accel: Accel, config: &str, scale: f64) -> u32 {
+    let factor = f64::from(accel.slowdown() * guest::slowdown(config)) * scale;
+    (factor.ceil() as u32).max(1)
+}
+
+/// Waiting on the host, for a guest that is so much slower.
+fn limits(slowdown: u32, test_timeout: Duration) -> Limits {
+    Limits {
+        boot: Duration::from_secs(30) * slowdown,
+        // Init itself waits, kills, looks for leaks and reports; this strikes only
+        // if it cannot.
+        silence: test_timeout + Duration::from_secs(30) * slowdown,
+        power_off: Duration::from_secs(10) * slowdown,
+    }
+}
+
+/// The tests that the filters leave.
+fn select(all: &[String], filters: &[String], exact: bool) -> Result<Vec<String>> {
+    ensure!(!all.is_empty(), "the test binary holds no test");
+    if filters.is_empty() {
+        return Ok(all.to_vec());
+    }
+    let mut patterns = Vec::new();
+    for filter in filters {
+        let pattern = if exact {
+            format!("^{}$", regex::escape(filter))
+        } else {
+            filter.clone()
+        };
+        let pattern = Regex::new(&pattern)
+            .with_context(|| format!("--filter {filter:?} is no regular expression"))?;
+        // Every filter: a typo in one of several is as bad as in the only one.
+        ensure!(
+            all.iter().any(|test| pattern.is_match(test)),
+            "no test matches --filter {filter:?}; there are {}, for example {}",
+            all.len(),
+            all[0]
+        );
+        patterns.push(pattern);
+    }
+    Ok(all
+        .iter()
+        .filter(|test| patterns.iter().any(|pattern| pattern.is_match(test)))
+        .cloned()
+        .collect())
+}
+
+/// The command that runs one test again as it was run.
+fn reproduction(args: &Args, subject: &Subject, accel: Accel, mem: u32, test: &str) -> String {
+    let mut words = vec![
+        "cargo".to_owned(),
+        "xtask".to_owned(),
+        "qemu-test".to_owned(),
+    ];
+    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    option("--profile", subject.profile.to_string());
+    if subject.given {
+        option("--kernel", subject.bzimage.display().to_string());
+    }
+    option("--smp", args.smp.to_string());
+    option("--mem", mem.to_string());
+    option("--accel", accel.name().to_owned());
+    if args.repeat > 1 {
+        option("--repeat", args.repeat.to_string());
+    }
+    words.push("--exact".to_owned());
+    words.extend(["--filter".to_owned(), test.to_owned()]);
+    let words: Vec<_> = words.into_iter().map(Into::into).collect();
+    qemu::quoted(&words)
+}
+
+/// What one sees while the tests run: a bar on a terminal, lines elsewhere.
+struct Live {
+    bar: Option<ProgressBar>,
+    spoke: Instant,
+    total: u32,
+    skips: bool,
+}
+
+impl Live {
+    fn new(total: u32) -> Self {
+        let bar = stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(u64::from(total));
+            let style = ProgressStyle::with_template(
+                "{prefix:>12.bold.green} [{bar:30}] {pos}/{len} {elapsed} {msg}",
+            )
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.progress_chars("=> "));
+            bar.set_prefix("Testing");
+            bar.set_message("booting");
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self {
+            bar,
+            spoke: Instant::now(),
+            total,
+            // On a terminal the bar says enough.
+            skips: !stderr().is_terminal(),
+        }
+    }
+
+    fn line(&self, verb: &str, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(verb, text)),
+            None => say(verb, text),
+        }
+    }
+
+    fn state(&self, session: &Session) -> String {
+        let mut state = format!(
+            "{}/{}, {} failed",
+            session.results.len(),
+            self.total,
+            session.count(&[Outcome::Failed, Outcome::Timeout])
+        );
+        if let Some(test) = session.running() {
+            state += ": ";
+            state += test;
+        }
+        state
+    }
+}
+
+impl Watcher for Live {
+    fn message(&mut self, message: &Message, session: &Session) {
+        match message {
+            Message::Begin { kernel, cpus, .. } => {
+                self.line("Booted", &format!("{kernel}, {cpus} CPUs"));
+            }
+            Message::Start { test, .. } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_message(test.clone());
+                }
+            }
+            Message::Result {
+                test,
+                outcome,
+                ms,
+                output,
+            } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_position(session.results.len() as u64);
+                }
+                match outcome {
+                    Outcome::Passed => {}
+                    Outcome::Failed => self.line("Failed", &format!("{test} ({ms} ms)")),
+                    Outcome::Timeout => {
+                        self.line("Failed", &format!("{test} (time-out after {ms} ms)"));
+                    }
+                    Outcome::Skipped if self.skips => {
+                        self.line("Skipped", &format!("{test}: {}", skip_reason(output)));
+                    }
+                    Outcome::Skipped => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finding(&mut self, finding: &Finding) {
+        self.line("Kernel", &report::headline(finding));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.line("Note", text);
+    }
+
+    fn tick(&mut self, session: &Session) {
+        if self.bar.is_none() && self.spoke.elapsed() >= EVERY {
+            self.spoke = Instant::now();
+            say("Testing", self.state(session));
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Why a test was skipped, from its output.
+fn skip_reason(output: &str) -> &str {
+    output
+        .lines()
+        .rev()
+        .find_map(|line| line.trim().strip_prefix(harness::protocol::SKIP_PREFIX))
+        .unwrap_or("no reason given")
+}
+
+/// Runs `cargo xtask qemu-test`.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    if args.kernel.is_some() && args.profile.len() > 1 {
+        bail!("--kernel names one kernel, so there can be only one --profile");
+    }
+    if args.show_command {
+        return show(&args);
+    }
+    match execute(&args) {
+        Ok(code) => Ok(code),
+        // 1 would say that a test has failed.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Ok(Verdict::Infrastructure.into())
+        }
+    }
+}
+
+fn execute(args: &Args) -> Result<ExitCode> {
+    qemu::check()?;
+    let rules = Rules::load()?;
+    if let Some(kernel) = &args.kernel {
+        guest::check_image(kernel)?;
+    }
+    let built = guest::build(&[Program::Init, Program::Tests])?;
+    let tests = select(&guest::list_tests(&built)?, &args.filter, args.exact)?;
+
+    let mut reports = Vec::new();
+    for profile in &args.profile {
+        let subject = subject(args, profile)?;
+        let report = run_one(args, &subject, &built, &tests, &rules)?;
+        let interrupted = report.interrupted;
+        reports.push(report);
+        if interrupted {
+            eprintln!("interrupted");
+            break;
+        }
+    }
+    let verdict = reports
+        .iter()
+        .map(|report| report.verdict)
+        .max()
+        .context("nothing was run")?;
+    if let Some(path) = &args.json {
+        let json = serde_json::to_vec_pretty(&Reports {
+            verdict,
+            exit_status: verdict.status(),
+            runs: &reports,
+        })
+        .context("cannot encode the results")?;
+        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let sum = |count: fn(&Report) -> u32| reports.iter().map(count).sum::<u32>();
+    println!(
+        "{}",
+        report::closing(
+            sum(|report| report.passed),
+            sum(|report| report.failed),
+            sum(|report| report.skipped)
+        )
+    );
+    if reports.iter().any(|report| report.interrupted) {
+        return Ok(interrupt::STATUS.into());
+    }
+    Ok(verdict.into())
+}
+
+fn subject(args: &Args, profile: &Profile) -> Result<Subject> {
+    let (bzimage, config, given) = match &args.kernel {
+        Some(kernel) => (kernel.clone(), guest::config_beside(kernel), true),
+        None => {
+            let kernel = build::ensure_kernel(profile.clone(), &args.options)?;
+            (kernel.bzimage, Some(kernel.config), false)
+        }
+    };
+    let config = match config {
+        Some(path) => {
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?
+        }
+        None => String::new(),
+    };
+    Ok(Subject {
+        profile: profile.clone(),
+        bzimage,
+        config,
+        given,
+    })
+}
+
+/// What the kernel of a profile must be.
+fn groups(profile: &Profile) -> Groups {
+    match profile.name() {
+        "off" | "base" => Groups::Absent,
+        _ => Groups::Required,
+    }
+}
+
+fn run_one(
+    args: &Args,
+    subject: &Subject,
+    built: &[Built],
+    tests: &[String],
+    rules: &Rules,
+) -> Result<Report> {
+    let (accels, obstacle) = kvm::candidates(args.accel);
+    if let Some(why) = obstacle {
+        say("Note", format!("TCG instead of KVM: {why}"));
+    }
+    // The job is written before it is known which one works.
+    let slowest = accels
+        .iter()
+        .map(|accel| slowdown(*accel, &subject.config, args.timeout_scale))
+        .max()
+        .unwrap_or(1);
+    let timeout = TEST_TIMEOUT * slowest;
+    let mem_mib = args.mem.unwrap_or_else(|| guest::memory(&subject.config));
+
+    let dir = RunDir::create(subject.profile.name())?;
+    let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
+    let image = dir.join(DISK);
+    disk::make(&image, DISK_SIZE, None)?;
+    guest::pack(
+        &dir,
+        built,
+        &[],
+        &Job {
+            version: VERSION,
+            task: Task::Tests {
+                program: Program::Tests.path(),
+                tests: tests.to_vec(),
+                repeat: args.repeat,
+                timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            },
+            groups: groups(&subject.profile),
+            disk: true,
+            slowdown: slowest,
+        },
+    )?;
+    let machine = Machine {
+        kernel: subject.bzimage.clone(),
+        smp: args.smp,
+        mem_mib,
+        disk: Some(image),
+        console: Console::File,
+    };
+    let total = u32::try_from(tests.len())
+        .ok()
+        .and_then(|count| count.checked_mul(args.repeat))
+        .context("too many tests")?;
+    say(
+        "Running",
+        format!(
+            "{total} tests on {} in {}",
+            subject.profile,
+            dir.path().display()
+        ),
+    );
+    let mut live = Live::new(total);
+    let run = qemu::run(
+        &machine,
+        &dir,
+        &accels,
+        |accel| {
+            limits(
+                slowdown(accel, &subject.config, args.timeout_scale),
+                timeout,
+            )
+        },
+        rules,
+        &guard,
+        &mut live,
+    )?;
+    drop(live);
+
+    let verdict = report::evidence(&run).judge();
+    let report = summarize(args, subject, &run, verdict, total, mem_mib, dir.path());
+    print_report(args, subject, &run, &report);
+    Ok(report)
+}
+
+fn summarize(
+    args: &Args,
+    subject: &Subject,
+    run: &Run<'_>,
+    verdict: Verdict,
+    total: u32,
+    mem_mib: u32,
+    dir: &Path,
+) -> Report {
+    let session = &run.session;
+    let interrupted_test = session.running().map(str::to_owned);
+    // A test that took the guest with it has failed; on Ctrl-C nobody knows.
+    let died = u32::from(interrupted_test.is_some() && !run.interrupted);
+    let (passed, failed, skipped) = (
+        session.count(&[Outcome::Passed]),
+        session.count(&[Outcome::Failed, Outcome::Timeout]) + died,
+        session.count(&[Outcome::Skipped]),
+    );
+    Report {
+        verdict,
+        profile: subject.profile.to_string(),
+        kernel: subject.bzimage.clone(),
+        uname: session.guest.as_ref().map(|guest| guest.kernel.clone()),
+        accel: run.accel,
+        smp: args.smp,
+        mem_mib,
+        seconds: run.elapsed.as_secs_f64(),
+        passed,
+        failed,
+        skipped,
+        not_run: total.saturating_sub(passed + failed + skipped),
+        tests: session.results.clone(),
+        interrupted_test,
+        findings: run.scanner.findings().to_vec(),
+        causes: report::causes(run, verdict, dir),
+        directory: dir.to_owned(),
+        interrupted: run.interrupted,
+    }
+}
+
+/// The tests that failed, each once, in the order in which they ran.
+fn failures(report: &Report) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    let failed = report
+        .tests
+        .iter()
+        .filter(|test| matches!(test.outcome, Outcome::Failed | Outcome::Timeout))
+        .map(|test| test.test.as_str());
+    let complained = report
+        .findings
+        .iter()
+        .filter_map(|finding| finding.test.as_deref());
+    for name in failed
+        .chain(report.interrupted_test.as_deref())
+        .chain(complained)
+    {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn print_report(args: &Args, subject: &Subject, run: &Run<'_>, report: &Report) {
+    let mut text = String::new();
+    for test in &report.tests {
+        let what = match test.outcome {
+            Outcome::Failed => "failed",
+            Outcome::Timeout => "failed (time-out)",
+            Outcome::Passed | Outcome::Skipped => continue,
+        };
+        let round = if args.repeat > 1 {
+            format!(", round {}", test.round)
+        } else {
+            String::new()
+        };
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "---- {} {what} after {} ms{round}",
+            test.test, test.ms
+        );
+        text += test.output.trim_end();
+        text += "\n\n";
+    }
+    if !report.interrupted {
+        text += &report.causes;
+    }
+    let names = failures(report);
+    if !names.is_empty() && !report.interrupted {
+        text += "\nTo run one of them again:\n";
+        for name in names.iter().take(REPEATED) {
+            let command = reproduction(args, subject, report.accel, report.mem_mib, name);
+            let _ = writeln!(text, "    {command}");
+        }
+        if names.len() > REPEATED {
+            let _ = writeln!(text, "    ... and {} more", names.len() - REPEATED);
+        }
+        text.push('\n');
+        text += &table(report, &names);
+    } else if report.verdict != Verdict::Passed && !report.interrupted {
+        let again = [
+            "--profile",
+            &report.profile,
+            "--smp",
+            &report.smp.to_string(),
+            "--accel",
+            report.accel.name(),
+        ]
+        .join(" ");
+        let kernel = if subject.given {
+            format!(" --kernel {}", subject.bzimage.display())
+        } else {
+            String::new()
+        };
+        let _ = writeln!(
+            text,
+            "\nTo run it again:\n    cargo xtask qemu-test {again}{kernel}\n"
+        );
+    }
+    print!("{text}");
+    if report.not_run > 0 {
+        println!("{} not run", report.not_run);
+    }
+    if report.interrupted {
+        return;
+    }
+    println!(
+        "{} on {}, {}, {} CPUs: {:.1} s",
+        report.verdict.words(),
+        report.profile,
+        report.accel.name(),
+        report.smp,
+        report.seconds
+    );
+    let advice = report::advice(run, report.verdict);
+    if !advice.is_empty() {
+        println!("{advice}");
+    }
+}
+
+/// The failures at a glance.
+fn table(report: &Report, names: &[&str]) -> String {
+    let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
+    names.iter().fold(String::new(), |mut text, name| {
+        let results: Vec<_> = report
+            .tests
+            .iter()
+            .filter(|test| test.test == *name)
+            .collect();
+        let bad = results
+            .iter()
+            .filter(|test| matches!(test.outcome, Outcome::Failed | Outcome::Timeout))
+            .count();
+        let mut what = Vec::new();
+        if bad > 0 {
+            what.push(if results.len() > 1 {
+                format!("failed {bad} of {} times", results.len())
+            } else if results[0].outcome == Outcome::Timeout {
+                "time-out".to_owned()
+            } else {
+                "failed".to_owned()
+            });
+        }
+        for finding in &report.findings {
+            if finding.test.as_deref() == Some(name) {
+                what.push(finding.rule.clone());
+            }
+        }
+        if report.interrupted_test.as_deref() == Some(name) {
+            what.push("never ended".to_owned());
+        }
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{name:width$}  {}", what.join(", "));
+        text
+    })
+}
+
+/// `--show-command`.
+fn show(args: &Args) -> Result<ExitCode> {
+    for command in guest::shown_commands(&[Program::Init, Program::Tests])? {
+        println!("{command}");
+    }
+    let (accels, _) = kvm::candidates(args.accel);
+    for profile in &args.profile {
+        let kernel = match &args.kernel {
+            Some(kernel) => kernel.clone(),
+            None => {
+                println!("cargo xtask build --profile {profile}");
+                format!("bzImage-{profile}").into()
+            }
+        };
+        let machine = Machine {
+            kernel,
+            smp: args.smp,
+            mem_mib: args.mem.unwrap_or_else(|| guest::memory("")),
+            disk: Some(Path::new("target/qemu-test/RUN").join(DISK)),
+            console: Console::File,
+        };
+        for accel in &accels {
+            let line = machine.command_line(*accel, Path::new("target/qemu-test/RUN"));
+            println!("{}", qemu::quoted(&line));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn filters_select() {
+        let all = names(&["f1::a", "f1::ab", "f2::a"]);
+        let select = |filters: &[&str], exact| select(&all, &names(filters), exact);
+        assert_eq!(select(&[], false).unwrap(), all);
+        assert_eq!(select(&["f1"], false).unwrap(), names(&["f1::a", "f1::ab"]));
+        assert_eq!(
+            select(&["b$", "f2"], false).unwrap(),
+            names(&["f1::ab", "f2::a"])
+        );
+        assert_eq!(select(&["f1::a"], true).unwrap(), names(&["f1::a"]));
+        assert!(select(&["f1::"], true).is_err());
+        assert!(select(&["f3"], false).is_err());
+        assert!(
+            select(&["f1", "f3"], false).is_err(),
+            "one of two is a typo"
+        );
+        assert!(select(&["("], false).is_err());
+        assert_eq!(
+            select(&["("], true)
+                .unwrap_err()
+                .to_string()
+                .matches("no test")
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn an_empty_binary_is_an_error() {
+        assert!(select(&[], &[], false).is_err());
+    }
+
+    #[test]
+    fn time_outs_follow_the_machine() {
+        let debug = "CONFIG_KASAN=y\nCONFIG_PROVE_LOCKING=y\n";
+        assert_eq!(slowdown(Accel::Kvm, "", 1.0), 1);
+        assert_eq!(slowdown(Accel::Tcg, "", 1.0), 3);
+        assert_eq!(slowdown(Accel::Tcg, debug, 1.0), 18);
+        assert_eq!(slowdown(Accel::Tcg, debug, 2.0), 36);
+        assert_eq!(slowdown(Accel::Kvm, "", 0.01), 1);
+        for slowdown in [1, 3, 18] {
+            let test = TEST_TIMEOUT * slowdown;
+            // Init must have the time to report a hang itself.
+            assert!(limits(slowdown, test).silence > test + Duration::from_secs(12) * slowdown);
+        }
+    }
+
+    #[test]
+    fn a_bad_factor_is_refused() {
+        assert!(factor("0").is_err());
+        assert!(factor("-1").is_err());
+        assert!(factor("NaN").is_err());
+        assert!(factor("x").is_err());
+        assert_eq!(factor("0.5"), Ok(0.5));
+    }
+}
