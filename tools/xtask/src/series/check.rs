@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask series check`.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{bail, ensure, Context as _, Result};
+
+use super::{apply, git, sync, Base, Patch, Series};
+use crate::{cache::Cache, fetch, paths, run};
+
+/// Columns of a commit message, and of a subject without its `[PATCH]`.
+const COLUMNS: usize = 75;
+
+/// Runs every check and tells all that fail.
+pub(super) fn run(offline: bool) -> Result<ExitCode> {
+    let kernel = paths::kernel()?;
+    let series = Series::load()?;
+    let base = Base::load(&kernel)?;
+
+    let mut report = Report::default();
+    report.add("every file belongs to one patch", series.account());
+    for patch in &series.patches {
+        report.add(&format!("{}: message", patch.name), message(patch));
+    }
+    report.add(
+        "base.toml lists the files that the series changes",
+        covers(&base, &series),
+    );
+
+    let cache = Cache::open()?;
+    let lock = cache.lock()?;
+    let pristine = match fetch::cached_source(&cache, &base) {
+        Some(pristine) => pristine,
+        None if offline => {
+            report.skip("the rest needs the kernel source: leave out --offline to fetch it");
+            return Ok(report.end());
+        }
+        None => fetch::source(&cache, &lock, &base, None)?,
+    };
+    report.add(
+        &format!("{} is the base", pristine.display()),
+        base.verify(&pristine),
+    );
+    let applied = applies(&series, &pristine);
+    let fits = applied.is_ok();
+    report.add("the series applies where it says", applied);
+    if fits {
+        checkpatch(&mut report, &series, &pristine)?;
+    } else {
+        report.skip("checkpatch: the series must apply first");
+    }
+    Ok(report.end())
+}
+
+/// Outcomes so far.
+#[derive(Default)]
+struct Report {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Report {
+    fn add(&mut self, what: &str, result: Result<()>) {
+        match result {
+            Ok(()) => {
+                println!("ok      {what}");
+                self.passed += 1;
+            }
+            Err(error) => {
+                println!("FAILED  {what}: {error:#}");
+                self.failed += 1;
+            }
+        }
+    }
+
+    fn skip(&mut self, what: &str) {
+        println!("skipped {what}");
+        self.skipped += 1;
+    }
+
+    fn end(self) -> ExitCode {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        if failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether a commit message is what the kernel's maintainers expect.
+fn message(patch: &Patch) -> Result<()> {
+    let Patch {
+        name: _,
+        subject,
+        body,
+        adds: _,
+        diff: _,
+    } = patch;
+    ensure!(
+        subject.starts_with("io_uring: ") || subject.starts_with("io_uring/"),
+        "the subject does not begin with `io_uring: ` or `io_uring/part: `"
+    );
+    ensure!(!subject.ends_with('.'), "the subject ends with a full stop");
+    ensure!(
+        subject.chars().count() <= COLUMNS,
+        "the subject is longer than {COLUMNS} columns"
+    );
+    ensure!(!body.is_empty(), "the message does not say why");
+    for line in body.lines() {
+        ensure!(
+            !line.starts_with("Signed-off-by:"),
+            "`{line}`: the sign-off is given by whoever sends the series"
+        );
+        // Quoted output and links are not wrapped.
+        let verbatim = line.starts_with(' ') || line.contains("://");
+        ensure!(
+            verbatim || line.chars().count() <= COLUMNS,
+            "`{line}` is longer than {COLUMNS} columns"
+        );
+    }
+    Ok(())
+}
+
+fn covers(base: &Base, series: &Series) -> Result<()> {
+    let listed: BTreeSet<PathBuf> = base.files.keys().cloned().collect();
+    let touched = series.touched()?;
+    let names = |paths: Vec<&PathBuf>| {
+        paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let missing: Vec<_> = touched.difference(&listed).collect();
+    let extra: Vec<_> = listed.difference(&touched).collect();
+    if !missing.is_empty() {
+        bail!(
+            "{} not listed: run `cargo xtask series rebase-hashes`",
+            names(missing)
+        );
+    }
+    if !extra.is_empty() {
+        bail!(
+            "{} listed and not changed: run `cargo xtask series rebase-hashes`",
+            names(extra)
+        );
+    }
+    Ok(())
+}
+
+fn applies(series: &Series, pristine: &Path) -> Result<()> {
+    let (_, notes) = apply::apply_noting(series, |path| sync::read(&pristine.join(path)))?;
+    ensure!(
+        notes.is_empty(),
+        "{}: run `cargo xtask series refresh`",
+        notes.join("; ")
+    );
+    Ok(())
+}
+
+/// The kernel's own judgement. Errors and warnings fail, remarks are shown.
+fn checkpatch(report: &mut Report, series: &Series, pristine: &Path) -> Result<()> {
+    if series.patches.is_empty() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir().context("cannot create a temporary directory")?;
+    let mails = git::mails(series, pristine, dir.path())?;
+    for (patch, mail) in series.patches.iter().zip(mails) {
+        let mut output = String::new();
+        let status = run::lines(
+            Command::new("perl")
+                .arg("scripts/checkpatch.pl")
+                .args([
+                    "--strict",
+                    "--no-signoff",
+                    "--quiet",
+                    "--show-types",
+                    "--color=never",
+                ])
+                // Says "does MAINTAINERS need updating?" of every new file.
+                .args(["--ignore", "FILE_PATH_CHANGES"])
+                .arg(&mail)
+                .current_dir(pristine),
+            |line| {
+                output.push_str(line);
+                output.push('\n');
+                Ok(())
+            },
+        )?;
+        let bad = output
+            .lines()
+            .any(|line| line.starts_with("ERROR:") || line.starts_with("WARNING:"));
+        let what = format!("{}: checkpatch", patch.name);
+        if bad || (!status.success() && output.is_empty()) {
+            report.add(&what, Err(anyhow::anyhow!("\n{output}")));
+        } else {
+            print!("{output}");
+            report.add(&what, Ok(()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{write, World},
+        *,
+    };
+
+    fn patch(subject: &str, body: &str) -> Patch {
+        Patch {
+            name: String::new(),
+            subject: subject.to_owned(),
+            body: body.to_owned(),
+            adds: Vec::new(),
+            diff: String::new(),
+        }
+    }
+
+    #[test]
+    fn messages_are_judged() {
+        message(&patch("io_uring: do it", "Because.")).unwrap();
+        message(&patch("io_uring/group: do it", "Because.")).unwrap();
+        for (subject, body, why) in [
+            ("fs: do it", "Because.", "begin with"),
+            ("io_uring: do it.", "Because.", "full stop"),
+            ("io_uring: do it", "", "why"),
+            (
+                "io_uring: do it",
+                "Because.\n\nSigned-off-by: A <a@b>",
+                "sign-off",
+            ),
+            ("io_uring: do it", &"long ".repeat(20), "longer"),
+            (
+                &format!("io_uring: {}", "long ".repeat(20)),
+                "Because.",
+                "longer",
+            ),
+        ] {
+            let error = message(&patch(subject, body)).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_table_must_be_that_of_the_series() {
+        let world = World::new();
+        let series = world.series();
+        let base = || Base::load(&world.kernel).unwrap();
+        let error = covers(&base(), &series).unwrap_err().to_string();
+        assert!(error.contains("io_uring/a.c not listed"), "{error}");
+        super::super::rebase_hashes(&series, &world.tree).unwrap();
+        covers(&base(), &series).unwrap();
+        base().verify(&world.tree).unwrap();
+        std::fs::remove_file(world.kernel.join("patches/0001-io_uring-first.patch")).unwrap();
+        std::fs::remove_file(world.kernel.join("patches/0002-io_uring-second.patch")).unwrap();
+        let error = covers(&base(), &world.series()).unwrap_err().to_string();
+        assert!(
+            error.contains("io_uring/a.c listed and not changed"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_offset_is_not_good_enough() {
+        let world = World::new();
+        applies(&world.series(), &world.tree).unwrap();
+        let text = format!("zero\n{}", super::super::testing::C);
+        write(&world.tree.join("io_uring/a.c"), &text);
+        let error = applies(&world.series(), &world.tree)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("series refresh"), "{error}");
+    }
+}
