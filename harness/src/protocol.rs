@@ -39,6 +39,20 @@ pub const EXIT_SKIPPED: i32 = 77;
 /// Starts the line on which a skipped test says why.
 pub const SKIP_PREFIX: &str = "skip: ";
 
+/// The last line on which a test says why it cannot run, without the prefix.
+///
+/// With `--nocapture`, libtest leaves its `test NAME ... ` unfinished before what
+/// the test prints first.
+pub fn skip_reason(output: &str) -> Option<&str> {
+    output.lines().rev().find_map(|line| {
+        let said = match line.split_once(" ... ") {
+            Some((test, said)) if test.starts_with("test ") => said,
+            _ => line,
+        };
+        said.trim().strip_prefix(SKIP_PREFIX)
+    })
+}
+
 /// Starts every line that init writes to the kernel log. What follows is
 /// [`MARK_BEGIN`], [`MARK_RUN`] and a test, [`MARK_END`], or a remark.
 pub const MARK: &str = "sqe-group: ";
@@ -711,6 +725,25 @@ mod tests {
             ),
         ] {
             assert!(follow(messages).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_skip_gives_its_reason() {
+        for (output, reason) in [
+            (
+                "running 1 test\ntest a::b ... skip: no ublk\n",
+                Some("no ublk"),
+            ),
+            (
+                "test a::b ... noise\nskip: first\nskip: last\nmore\n",
+                Some("last"),
+            ),
+            ("test a::b ... \nthis will skip: nothing\n", None),
+            ("a ... skip: not libtest's line\n", None),
+            ("", None),
+        ] {
+            assert_eq!(skip_reason(output), reason, "{output:?}");
         }
     }
 

@@ -21,9 +21,10 @@ const REPORT: usize = 150;
 /// "cut here" and "WARNING:" stands at most the warning's own message.
 const HEADLINE: usize = 6;
 
-/// Lines shown before and after the first one of a report.
+/// Lines shown before a report, of its beginning, and of its end.
 const BEFORE: usize = 4;
-const AFTER: usize = 40;
+const BEGINNING: usize = 40;
+const END: usize = 12;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -216,6 +217,9 @@ pub(crate) struct Finding {
     /// For choosing between rules.
     #[serde(skip)]
     index: usize,
+    /// The last line that is known to belong to it, counted from 1.
+    #[serde(skip)]
+    last: usize,
 }
 
 /// A log, as far as it is known, and what was found in it.
@@ -292,11 +296,22 @@ impl<'a> Scanner<'a> {
             .collect()
     }
 
-    /// The log around a finding.
-    pub(crate) fn around(&self, finding: &Finding) -> &[String] {
+    /// The log around a finding: its beginning, and its end if that is far away.
+    pub(crate) fn around(&self, finding: &Finding) -> Vec<&str> {
+        let all = |range: Range<usize>| self.lines[range].iter().map(String::as_str);
+        let len = self.lines.len();
         let first = finding.line.saturating_sub(1 + BEFORE);
-        let last = (finding.line + AFTER).min(self.lines.len());
-        &self.lines[first..last]
+        let middle = (finding.line + BEGINNING).min(len);
+        let mut lines: Vec<_> = all(first..middle).collect();
+        let end = (finding.last + END / 2).min(len);
+        if end > middle {
+            let start = finding.last.saturating_sub(END / 2).max(middle);
+            if start > middle {
+                lines.push("...");
+            }
+            lines.extend(all(start..end));
+        }
+        lines
     }
 
     /// The last lines.
@@ -384,6 +399,7 @@ impl<'a> Scanner<'a> {
         if belongs {
             if let Some(finding) = findings.last_mut() {
                 finding.stops |= stops;
+                finding.last = number;
                 // The panic that ends an oops does not say what it was about.
                 if !trailing && index < finding.index {
                     finding.rule.clone_from(name);
@@ -405,6 +421,7 @@ impl<'a> Scanner<'a> {
             means: *means,
             stops: *stops,
             index,
+            last: number,
         });
     }
 }
@@ -616,5 +633,16 @@ mod tests {
         let around = scanner.around(&scanner.findings()[0]);
         assert!(around.iter().any(|line| line.contains("BUG: KASAN")));
         assert!(around[0].contains("sqe-group: run"));
+
+        // A panic that ends a long report is part of what is shown.
+        let long = format!(
+            "BUG: KASAN: use-after-free in f\n{}Kernel panic - not syncing: KASAN\n",
+            "registers\n".repeat(100)
+        );
+        let scanner = scan(&rules, long.as_bytes());
+        let around = scanner.around(&scanner.findings()[0]);
+        assert_eq!(around.last(), Some(&"Kernel panic - not syncing: KASAN"));
+        assert!(around.contains(&"..."));
+        assert!(around.len() < 60);
     }
 }

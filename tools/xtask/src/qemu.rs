@@ -434,8 +434,15 @@ fn attempt<'a>(
         if doomed.is_some_and(|since| since.elapsed() > GRACE) {
             break;
         }
-        if another && !printed && start.elapsed() > kvm::FIRST_LINE {
-            return Ok(None);
+        if accel == Accel::Kvm && !printed && start.elapsed() > kvm::FIRST_LINE {
+            if another {
+                return Ok(None);
+            }
+            run.timed_out = Some(format!(
+                "waited {:.0?} for the first line under KVM, which does not seem to work here; use `--accel tcg`",
+                start.elapsed()
+            ));
+            break;
         }
         let (limit, what) = match &run.session.stage {
             Stage::Silent => (limits.boot, "to boot".to_owned()),

@@ -11,7 +11,9 @@ use std::{
 };
 
 use anyhow::{bail, ensure, Context as _, Result};
-use harness::protocol::{Groups, Job, Message, Outcome, Session, Task, TestResult, VERSION};
+use harness::protocol::{
+    skip_reason, Groups, Job, Message, Outcome, Session, Task, TestResult, VERSION,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use regex::Regex;
 use serde::Serialize;
@@ -290,7 +292,13 @@ impl Watcher for Live {
                         self.line("Failed", &format!("{test} (time-out after {ms} ms)"));
                     }
                     Outcome::Skipped if self.skips => {
-                        self.line("Skipped", &format!("{test}: {}", skip_reason(output)));
+                        self.line(
+                            "Skipped",
+                            &format!(
+                                "{test}: {}",
+                                skip_reason(output).unwrap_or("no reason given")
+                            ),
+                        );
                     }
                     Outcome::Skipped => {}
                 }
@@ -321,15 +329,6 @@ impl Drop for Live {
             bar.finish_and_clear();
         }
     }
-}
-
-/// Why a test was skipped, from its output.
-fn skip_reason(output: &str) -> &str {
-    output
-        .lines()
-        .rev()
-        .find_map(|line| line.trim().strip_prefix(harness::protocol::SKIP_PREFIX))
-        .unwrap_or("no reason given")
 }
 
 /// Runs `cargo xtask qemu-test`.

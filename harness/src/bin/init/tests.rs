@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::protocol::{Message, Outcome, EXIT_SKIPPED, MARK_RUN, SKIP_PREFIX};
+use harness::protocol::{skip_reason, Message, Outcome, EXIT_SKIPPED, MARK_RUN, SKIP_PREFIX};
 
 use crate::{
     process::{explain, End, Guest},
@@ -63,14 +63,6 @@ impl Capture {
         bytes.append(&mut self.tail);
         String::from_utf8_lossy(&bytes).into_owned()
     }
-}
-
-/// The last line on which a test says why it cannot run, if there is one.
-fn skip_reason(output: &str) -> Option<&str> {
-    output
-        .lines()
-        .rev()
-        .find_map(|line| line.trim().strip_prefix(SKIP_PREFIX))
 }
 
 /// What a test that ended by itself shows.
