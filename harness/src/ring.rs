@@ -644,6 +644,12 @@ impl Ring {
     /// Submits what was pushed, by one call. The kernel may take less than that:
     /// without `SUBMIT_ALL` it stops behind an SQE that is bad.
     pub fn submit_once(&mut self) -> io::Result<usize> {
+        self.submit_at_most(usize::MAX)
+    }
+
+    /// Submits the first `n` of what was pushed, by one call. An SQPOLL thread
+    /// takes everything.
+    pub fn submit_at_most(&mut self, n: usize) -> io::Result<usize> {
         let pending = self.pending();
         if self.params.flags & IORING_SETUP_SQPOLL != 0 {
             return self.submit_to_thread(pending);
@@ -656,7 +662,7 @@ impl Ring {
                 unsafe { slots.add(at).write(sqe.clone()) };
             }
         }
-        let taken = self.enter(pending as u32, 0, 0, None)?;
+        let taken = self.enter(pending.min(n) as u32, 0, 0, None)?;
         if let Some(rewind) = &mut self.rewind {
             rewind.pending.drain(..taken);
         }

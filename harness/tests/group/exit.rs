@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! X5: the ring is closed, or its task is gone, in the middle of a group. What the
+//! group held is given back.
+
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use harness::ring::{Ring, RingMode, PATIENCE};
+use rstest::rstest;
+
+use crate::op::*;
+use crate::world::{eventually, poll_now, ring, Pipe};
+
+/// Where a group is when its ring goes away.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// The leader waits by poll
+    Leader,
+    /// The leader waits in a worker
+    LeaderInWorker,
+    /// The leader waits in a timer
+    LeaderInTimer,
+    /// Members wait
+    Members,
+    /// A member waits in a worker
+    MembersInWorker,
+    /// The group waits in a chain
+    Chain,
+    /// The group waits behind a drain
+    Drain,
+    /// The leader's CQE, and a member's, were not reaped
+    Done,
+}
+
+/// Submits a group that gets as far as `phase`; only `pipe` keeps it there.
+fn start(ring: &mut Ring, phase: Phase, pipe: &Pipe) {
+    let wait = |ud| read(ud, &pipe.read, Buf::new(1));
+    let ops = match phase {
+        Phase::Leader => group(wait(L).link(), [wait(M1), nop(M2)]),
+        Phase::LeaderInWorker => group(wait(L).worker(), [wait(M1), nop(M2)]),
+        Phase::LeaderInTimer => group(timeout(L, Duration::from_secs(3600)), [wait(M1), nop(M2)]),
+        Phase::Members => group(nop(L).link(), [wait(M1), wait(M2), nop(M3)]),
+        Phase::MembersInWorker => group(nop(L), [wait(M1).worker(), wait(M2).worker()]),
+        Phase::Chain => all([
+            vec![wait(BEFORE).link()],
+            group(nop(L).link(), [wait(M1), nop(M2)]),
+            vec![nop(AFTER)],
+        ]),
+        Phase::Drain => all([
+            vec![wait(BEFORE)],
+            group(nop(L).drain(), [wait(M1), nop(M2)]),
+        ]),
+        Phase::Done => group(nop(L), [nop(M1), nop(M2)]),
+    };
+    submit(ring, &ops);
+    // Lets it get there. Short of that, it is caught in an earlier phase.
+    for _ in 0..3 {
+        let _ = ring.flush();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Nobody reads from the pipe any more: the last reference to that end is gone.
+fn wait_for_release(pipe: Pipe) {
+    let Pipe { read, write } = pipe;
+    drop(read);
+    eventually("the group's files are released", || {
+        poll_now(&write, libc::POLLOUT) & libc::POLLERR != 0
+    });
+}
+
+#[rstest]
+fn x5_close(
+    #[values(
+        Phase::Leader,
+        Phase::LeaderInWorker,
+        Phase::LeaderInTimer,
+        Phase::Members,
+        Phase::MembersInWorker,
+        Phase::Chain,
+        Phase::Drain,
+        Phase::Done
+    )]
+    phase: Phase,
+    #[values(RingMode::Default, RingMode::DeferTaskrun, RingMode::Sqpoll)] mode: RingMode,
+) {
+    let mut ring = ring(mode);
+    let pipe = Pipe::new();
+    // A ring keeps its registered files as long as it lives, so this sees the end of
+    // the ring, and not only that of its requests.
+    ring.submitter()
+        .register_files(&[pipe.read.as_raw_fd()])
+        .expect("registering a file");
+    start(&mut ring, phase, &pipe);
+    drop(ring);
+    wait_for_release(pipe);
+}
+
+/// How a process ends that has a group in flight.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Exit,
+    Kill,
+    Exec,
+}
+
+#[rstest]
+fn x5_the_task_is_gone(
+    #[values(
+        Phase::Leader,
+        Phase::LeaderInWorker,
+        Phase::LeaderInTimer,
+        Phase::Members,
+        Phase::MembersInWorker,
+        Phase::Chain,
+        Phase::Drain
+    )]
+    phase: Phase,
+    #[values(End::Exit, End::Kill, End::Exec)] end: End,
+) {
+    // Skips where there is nothing to test, before there is a second process.
+    drop(ring(RingMode::Default));
+    for mode in [RingMode::Default, RingMode::DeferTaskrun, RingMode::Sqpoll] {
+        let (pipe, ready) = (Pipe::new(), Pipe::new());
+        // SAFETY: The test harness runs this test in a thread of its own, so that a
+        // lock of another one may be held in the child for ever. The child allocates
+        // memory, for which the C library provides, makes system calls, and ends by
+        // one.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
+        if child == 0 {
+            in_child(mode, phase, end, &pipe, &ready);
+        }
+        eventually("the child's group is on its way", || ready.filled() > 0);
+        if matches!(end, End::Kill) {
+            // SAFETY: A child that was not waited for.
+            assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
+        }
+        wait_for_child(child);
+        wait_for_release(pipe);
+    }
+}
+
+/// Starts a group and ends as told. Does not come back, not even by a panic: the
+/// test's own process is the other one.
+fn in_child(mode: RingMode, phase: Phase, end: End, pipe: &Pipe, ready: &Pipe) -> ! {
+    let started = std::panic::catch_unwind(|| {
+        let mut ring = Ring::new(mode).expect("a ring");
+        start(&mut ring, phase, pipe);
+        ring
+    });
+    if let Ok(ring) = started {
+        ready.feed(b"x");
+        match end {
+            End::Exit => std::mem::forget(ring),
+            End::Kill => loop {
+                std::thread::sleep(Duration::from_secs(1));
+            },
+            End::Exec => {
+                std::mem::forget(ring);
+                let path = c"/proc/self/exe";
+                let list = [path.as_ptr(), c"--list".as_ptr(), std::ptr::null()];
+                let null = c"/dev/null";
+                // SAFETY: C strings, and a list that ends with null. The new program
+                // lists the tests, to nowhere.
+                unsafe {
+                    let fd = libc::open(null.as_ptr(), libc::O_WRONLY);
+                    libc::dup2(fd, 1);
+                    libc::execv(path.as_ptr(), list.as_ptr());
+                }
+            }
+        }
+    }
+    // SAFETY: Ends the process without running what the parent will run.
+    unsafe { libc::_exit(0) }
+}
+
+#[track_caller]
+fn wait_for_child(child: libc::pid_t) {
+    let start = Instant::now();
+    loop {
+        let mut status = 0;
+        // SAFETY: Writes one status.
+        let done = unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) };
+        assert!(done >= 0, "waitpid: {}", std::io::Error::last_os_error());
+        if done == child {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "the child does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

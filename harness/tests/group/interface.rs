@@ -1,0 +1,533 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The interface: flag bits, personalities, what the kernel says of itself, who
+//! else looks at an SQE's flags.
+
+use std::ffi::CString;
+use std::os::unix::fs::PermissionsExt;
+
+use harness::ring::{Ring, RingMode, Setup};
+use harness::skip;
+use harness::sqe::{
+    ExtEntry, Support, IORING_FEAT_SQE_GROUP, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS,
+};
+use io_uring::register::Restriction;
+use io_uring::squeue::{Entry128, Flags};
+use rstest::rstest;
+
+use crate::expect::{nothing_yet, Expect};
+use crate::op::*;
+use crate::world::{build, ring, Pipe};
+
+const OK: i32 = 0;
+const EINVAL: i32 = -libc::EINVAL;
+const EIO: i32 = -libc::EIO;
+const EACCES: i32 = -libc::EACCES;
+const ECANCELED: i32 = -libc::ECANCELED;
+const EOPNOTSUPP: i32 = -libc::EOPNOTSUPP;
+
+/// What the kernel says of itself agrees, by query and by ring.
+#[test]
+fn if_the_feature_is_announced() {
+    drop(ring(RingMode::Default));
+    let support = Support::query().expect("IORING_REGISTER_QUERY");
+    assert_ne!(support.features & u64::from(IORING_FEAT_SQE_GROUP), 0);
+    assert_eq!(support.sqe_flags, 0xff);
+    assert_eq!(support.ext_flags, u32::from(IOSQE_EXT_SQE_GROUP));
+}
+
+/// Without the feature, everything is as it was: bit 7 is an error, and the two bytes
+/// are a personality.
+#[test]
+fn if_off_is_as_before() {
+    let Ok(support) = Support::query() else {
+        skip!("IORING_REGISTER_QUERY is not to be had");
+    };
+    if support.groups() {
+        skip!("the kernel has SQE groups");
+    }
+    assert_eq!(support.sqe_flags, 0x7f);
+    assert_eq!(support.ext_flags, 0);
+    let mut ring = Setup::new(RingMode::SubmitAll).build().unwrap();
+    assert!(!ring.has_groups());
+    for ext_flags in [0, 1, 2, 0xff] {
+        let op = nop(L).extended().edit(|sqe| sqe.ext_flags = ext_flags);
+        Expect::new().cqe(L, EINVAL).run(&mut ring, &[op]);
+    }
+    let ops = group(nop(L), [nop(M1), nop(M2)]);
+    Expect::new()
+        .cqe(L, EINVAL)
+        .cqe(M1, EINVAL)
+        .cqe(M2, OK)
+        .run(&mut ring, &ops);
+}
+
+/// Bit 7 with nothing in `ext_flags`: a plain SQE.
+fn if_no_ext_flags_is_plain(mode: RingMode) {
+    let mut ring = ring(mode);
+    let ops = [
+        nop_res(BEFORE, 1).extended(),
+        nop_res(BESIDE, -5).extended(),
+        nop_res(AFTER, 3),
+    ];
+    Expect::new()
+        .cqe(BEFORE, 1)
+        .cqe(BESIDE, -5)
+        .cqe(AFTER, 3)
+        .run(&mut ring, &ops);
+}
+
+/// Bits of `ext_flags` that nobody knows.
+fn if_unknown_ext_flags(mode: RingMode) {
+    let mut ring = ring(mode);
+    for bit in 1..8 {
+        let op = nop(L).extended().edit(|sqe| sqe.ext_flags = 1 << bit);
+        Expect::new().cqe(L, EINVAL).run(&mut ring, &[op]);
+    }
+}
+
+/// Every combination of `flags` and `ext_flags`, on an SQE at the place of a leader:
+/// it is followed by one SQE, and one more to see how far it reaches.
+#[rstest]
+fn if_all_flags_on_a_leader(#[values(0, 1, 2, 3)] quarter: u8) {
+    all_flags(quarter, true);
+}
+
+/// The same at the place of a member.
+#[rstest]
+fn if_all_flags_on_a_member(#[values(0, 1, 2, 3)] quarter: u8) {
+    all_flags(quarter, false);
+}
+
+const FLAG: fn(Flags) -> u8 = |flags| flags.bits();
+
+/// Whether an SQE in no group's member place is fine with these bits, and if not,
+/// what it may say; it has more than one flaw, sometimes.
+fn flaws(flags: u8, ext_flags: u8, member: bool) -> Vec<i32> {
+    let has = |flag| flags & FLAG(flag) != 0;
+    let mut flaws = Vec::new();
+    if flags & IOSQE_HAS_EXT_FLAGS != 0 {
+        if ext_flags & !IOSQE_EXT_SQE_GROUP != 0 {
+            flaws.push(EINVAL);
+        }
+    } else if ext_flags != 0 {
+        // A personality that was not registered
+        flaws.push(EINVAL);
+    }
+    if has(Flags::BUFFER_SELECT) {
+        // Which a NOP does not do
+        flaws.push(EOPNOTSUPP);
+    }
+    if has(Flags::SKIP_SUCCESS) && has(Flags::IO_DRAIN) {
+        // No ring does both
+        flaws.push(EOPNOTSUPP);
+    }
+    if member && (has(Flags::IO_DRAIN) || has(Flags::IO_LINK) || has(Flags::IO_HARDLINK)) {
+        flaws.push(EINVAL);
+    }
+    flaws
+}
+
+fn all_flags(quarter: u8, on_leader: bool) {
+    for flags in quarter * 64..=quarter * 64 + 63 {
+        // A new ring for each, as a ring that has seen CQE_SKIP_SUCCESS refuses
+        // DRAIN.
+        let setup = Setup::new(RingMode::SubmitAll)
+            .entries(256)
+            .cq_entries(1024);
+        let mut ring = build(setup);
+        let mut ops = Vec::new();
+        let mut expect = Expect::new();
+        for ext_flags in 0..=255u8 {
+            let ud = 0x10000 + 0x10 * u64::from(ext_flags);
+            let tried = |ud| {
+                nop_res(ud, 1).edit(|sqe| {
+                    sqe.flags = flags;
+                    sqe.ext_flags = ext_flags;
+                })
+            };
+            let (program, wanted) = if on_leader {
+                let program = vec![tried(ud), nop_res(ud + 1, 2), nop_res(ud + 2, 3)];
+                (program, expect_leader(expect, flags, ext_flags, ud))
+            } else {
+                let program = vec![
+                    nop_res(ud, 1).grouped(),
+                    tried(ud + 1),
+                    nop_res(ud + 2, 2),
+                    nop_res(ud + 3, 3),
+                ];
+                (program, expect_member(expect, flags, ext_flags, ud))
+            };
+            expect = wanted;
+            ops.extend(program);
+            if ops.len() > 256 - 4 || ext_flags == 255 {
+                let wanted = std::mem::take(&mut expect);
+                match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    wanted.run(&mut ring, &ops);
+                })) {
+                    Ok(()) => ops.clear(),
+                    Err(_) => panic!("flags {flags:#04x}, ext_flags up to {ext_flags:#04x}"),
+                }
+            }
+        }
+    }
+}
+
+/// `X` with the bits, then `Y` and `Z`, which are plain.
+fn expect_leader(expect: Expect, flags: u8, ext_flags: u8, ud: u64) -> Expect {
+    let has = |flag| flags & FLAG(flag) != 0;
+    let grouped = flags & IOSQE_HAS_EXT_FLAGS != 0 && ext_flags & IOSQE_EXT_SQE_GROUP != 0;
+    let linked = has(Flags::IO_LINK) || has(Flags::IO_HARDLINK);
+    let skips = has(Flags::SKIP_SUCCESS);
+    let flaws = flaws(flags, ext_flags, false);
+    let (x, y, z) = (ud, ud + 1, ud + 2);
+
+    if flaws.is_empty() {
+        let expect = match (grouped, skips) {
+            (true, false) => expect.group((x, 1), [(y, 2)]),
+            (false, false) if linked => expect.cqe(x, 1).then(y, 2),
+            (false, false) => expect.cqe(x, 1).cqe(y, 2),
+            (_, true) => expect.cqe(y, 2),
+        };
+        return if grouped && linked {
+            expect.then(z, 3)
+        } else {
+            expect.cqe(z, 3)
+        };
+    }
+    // A bad SQE breaks its chain, even a hard one; one that skips silences it.
+    if grouped {
+        let expect = expect.group((x, flaws), [(y, vec![EIO])]);
+        match (linked, skips) {
+            (true, true) => expect,
+            (true, false) => expect.then(z, ECANCELED),
+            (false, _) => expect.cqe(z, 3),
+        }
+    } else {
+        let expect = expect.cqe(x, flaws);
+        let expect = match (linked, skips) {
+            (true, true) => expect,
+            (true, false) => expect.then(y, ECANCELED),
+            (false, _) => expect.cqe(y, 2),
+        };
+        expect.cqe(z, 3)
+    }
+}
+
+/// A leader, `X` with the bits, then `Y` and `Z`, which are plain.
+fn expect_member(expect: Expect, flags: u8, ext_flags: u8, ud: u64) -> Expect {
+    let has = |flag| flags & FLAG(flag) != 0;
+    let grouped = flags & IOSQE_HAS_EXT_FLAGS != 0 && ext_flags & IOSQE_EXT_SQE_GROUP != 0;
+    let flaws = flaws(flags, ext_flags, true);
+    let (l, x, y, z) = (ud, ud + 1, ud + 2, ud + 3);
+
+    let (leader, x_results, y_results) = if flaws.is_empty() {
+        (vec![1], vec![1], vec![2])
+    } else {
+        (flaws.clone(), flaws.clone(), vec![EIO])
+    };
+    let mut members = Vec::new();
+    if !(flaws.is_empty() && has(Flags::SKIP_SUCCESS)) {
+        members.push((x, x_results));
+    }
+    if grouped {
+        members.push((y, y_results));
+        expect.group((l, leader), members).cqe(z, 3)
+    } else {
+        expect.group((l, leader), members).cqe(y, 2).cqe(z, 3)
+    }
+}
+
+/// `ext_personality` is what `personality` was: 0 is nobody, a registered one works,
+/// another one does not.
+fn if_ext_personality(mode: RingMode) {
+    let mut ring = ring(mode);
+    let id = ring
+        .submitter()
+        .register_personality()
+        .expect("an identity");
+    let id = u8::try_from(id).expect("the first is a small number");
+    let bad = id + 100;
+
+    let ops = [
+        nop_res(BEFORE, 1).extended().personality(id),
+        nop_res(AFTER, 2),
+    ];
+    Expect::new()
+        .cqe(BEFORE, 1)
+        .cqe(AFTER, 2)
+        .run(&mut ring, &ops);
+    Expect::new()
+        .cqe(BEFORE, EINVAL)
+        .run(&mut ring, &[nop(BEFORE).personality(bad)]);
+
+    let ops = group(
+        nop_res(L, 7).personality(id),
+        [nop(M1).personality(id), nop(M2).personality(id).worker()],
+    );
+    Expect::new()
+        .group((L, 7), [(M1, OK), (M2, OK)])
+        .run(&mut ring, &ops);
+    let ops = group(
+        nop(L).personality(id),
+        [nop(M1).personality(id), nop(M2).personality(bad)],
+    );
+    Expect::new()
+        .group((L, EINVAL), [(M1, EIO), (M2, EINVAL)])
+        .run(&mut ring, &ops);
+
+    // Gone, it is no longer to be had.
+    ring.submitter().unregister_personality(id.into()).unwrap();
+    Expect::new()
+        .cqe(BEFORE, EINVAL)
+        .run(&mut ring, &[nop(BEFORE).personality(id)]);
+}
+
+/// A member runs as who it says, the others as who submitted them.
+fn if_ext_personality_is_each_sqes_own(mode: RingMode) {
+    let mut ring = ring(mode);
+    let dir = tempfile::tempdir().unwrap();
+    let private = dir.path().join("private");
+    std::fs::write(&private, b"x").unwrap();
+    let only_root = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&private, only_root).unwrap();
+    let anybody = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), anybody).unwrap();
+    // SAFETY: No arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        skip!("not root");
+    }
+    let nobody = register_as(&ring, 65534);
+
+    let path = CString::new(private.as_os_str().as_encoded_bytes()).unwrap();
+    let open = |ud| {
+        // Into the table of registered files, which leaves nothing to close
+        open(ud, &path, libc::O_RDONLY).edit(|sqe| sqe.file_index = u32::MAX)
+    };
+    ring.submitter().register_files_sparse(8).unwrap();
+    let slots: Vec<i32> = (0..8).collect();
+    let ops = group(
+        open(L),
+        [
+            open(M1).personality(nobody),
+            open(M2).worker(),
+            open(M3).personality(nobody).worker(),
+        ],
+    );
+    Expect::new()
+        .group(
+            (L, slots.clone()),
+            [(M1, vec![EACCES]), (M2, slots), (M3, vec![EACCES])],
+        )
+        .run(&mut ring, &ops);
+    let ops = group(open(L).personality(nobody), [nop(M1)]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EIO)])
+        .run(&mut ring, &ops);
+}
+
+/// Registers a personality of another user. Only this thread changes, and back.
+fn register_as(ring: &Ring, user: libc::uid_t) -> u8 {
+    let become_user = |uid: libc::uid_t| {
+        // SAFETY: Three numbers. The system call itself, as the C library would
+        // change every thread.
+        let ret = unsafe { libc::syscall(libc::SYS_setresuid, -1, uid, -1) };
+        assert_eq!(ret, 0, "setresuid: {}", std::io::Error::last_os_error());
+    };
+    become_user(user);
+    let id = ring.submitter().register_personality();
+    become_user(0);
+    u8::try_from(id.expect("an identity")).expect("a small number")
+}
+
+/// MSG_RING looks at the personality's bytes itself.
+fn if_msg_ring(mode: RingMode) {
+    let mut ring = ring(mode);
+    let mut target = self::ring(RingMode::Default);
+    let send = |ud, data| msg_ring(ud, target.fd(), 5, data);
+    let ops = all([
+        vec![send(BEFORE, 0x100).extended()],
+        group(send(L, 0x101), [send(M1, 0x102), send(M2, 0x103)]),
+    ]);
+    Expect::new()
+        .cqe(BEFORE, OK)
+        .group((L, OK), [(M1, OK), (M2, OK)])
+        .run(&mut ring, &ops);
+    Expect::new()
+        .cqe(0x100, 5)
+        .cqe(0x101, 5)
+        .cqe(0x102, 5)
+        .cqe(0x103, 5)
+        .finish(&mut target);
+    // A personality, it still refuses.
+    let op = msg_ring(BEFORE, target.fd(), 5, 1).edit(|sqe| sqe.ext_flags = 1);
+    Expect::new().cqe(BEFORE, EINVAL).run(&mut ring, &[op]);
+    nothing_yet(&mut target);
+}
+
+/// The ring sends to itself, from a group: the message is no CQE of the group.
+fn if_msg_ring_to_itself(mode: RingMode) {
+    let mut ring = ring(mode);
+    let own = |ud, data| msg_ring(ud, ring.fd(), 5, data);
+    let ops = group(own(L, 0x101), [own(M1, 0x102), nop(M2)]);
+    Expect::new()
+        .group((L, OK), [(M1, OK), (M2, OK)])
+        .cqe(0x101, 5)
+        .cqe(0x102, 5)
+        .run(&mut ring, &ops);
+}
+
+/// A ring that is set up disabled, restricted and started.
+fn restricted(mode: RingMode, restrictions: &mut [Restriction]) -> Ring {
+    let mut ring = build(Setup::new(mode).disabled());
+    ring.submitter()
+        .register_restrictions(restrictions)
+        .expect("restricting the ring");
+    ring.enable().expect("starting the ring");
+    ring
+}
+
+/// Restrictions are for every SQE of a group.
+fn if_restrictions_see_members(mode: RingMode) {
+    let (nops, writes) = (io_uring::opcode::Nop::CODE, io_uring::opcode::Write::CODE);
+    let pipe = Pipe::new();
+
+    // Opcodes: NOPs may, writes may not.
+    let extended = HAS_EXT;
+    let mut ring = restricted(
+        mode,
+        &mut [
+            Restriction::sqe_op(nops),
+            Restriction::sqe_flags_allowed(extended),
+        ],
+    );
+    let ops = group(nop(L), [nop(M1), write(M2, &pipe.write, b"x"), nop(M3)]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EIO), (M2, EACCES), (M3, EIO)])
+        .run(&mut ring, &ops);
+    let ops = group(write(L, &pipe.write, b"x"), [nop(M1)]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EIO)])
+        .run(&mut ring, &ops);
+    let ops = group(nop(L), [nop(M1)]);
+    Expect::new()
+        .group((L, OK), [(M1, OK)])
+        .run(&mut ring, &ops);
+    // Flags: no ASYNC.
+    let ops = group(nop(L), [nop(M1).worker(), nop(M2)]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EACCES), (M2, EIO)])
+        .run(&mut ring, &ops);
+    assert_eq!(pipe.filled(), 0);
+
+    // Bit 7 itself can be kept away.
+    let mut ring = restricted(
+        mode,
+        &mut [Restriction::sqe_op(nops), Restriction::sqe_op(writes)],
+    );
+    Expect::new()
+        .cqe(BEFORE, EACCES)
+        .run(&mut ring, &[nop(BEFORE).extended()]);
+    // The group flag of a bad SQE counts.
+    let ops = group(nop(L), [nop(M1), nop(M2)]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EACCES), (M2, EIO)])
+        .run(&mut ring, &ops);
+
+    // Flags that are required are required of members.
+    let mut ring = restricted(
+        mode,
+        &mut [
+            Restriction::sqe_op(nops),
+            Restriction::sqe_flags_allowed(extended),
+            Restriction::sqe_flags_required(Flags::ASYNC.bits()),
+        ],
+    );
+    let ops = group(nop(L).worker(), [nop(M1).worker(), nop(M2)]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EIO), (M2, EACCES)])
+        .run(&mut ring, &ops);
+    let ops = group(nop(L).worker(), [nop(M1).worker(), nop(M2).worker()]);
+    Expect::new()
+        .group((L, OK), [(M1, OK), (M2, OK)])
+        .run(&mut ring, &ops);
+}
+
+const HAS_EXT: u8 = IOSQE_HAS_EXT_FLAGS;
+
+/// 128-byte SQEs in a group: in a ring of nothing else, and among small ones.
+#[rstest]
+fn if_wide_sqes(#[values(RingMode::Sqe128, RingMode::SqeMixed)] mode: RingMode) {
+    const IORING_OP_NOP128: u8 = 63;
+    let mut ring = ring(mode);
+    let wide = |ud: u64, grouped: bool, result: i32| {
+        let mut sqe = Entry128::from(io_uring::opcode::Nop::new().build().user_data(ud));
+        let raw = sqe.raw_mut();
+        raw.opcode = IORING_OP_NOP128;
+        raw.op_flags = IORING_NOP_INJECT_RESULT;
+        raw.len = result as u32;
+        if grouped {
+            sqe.ext_flags(IOSQE_EXT_SQE_GROUP)
+        } else {
+            sqe
+        }
+    };
+    let push_wide = |ring: &mut Ring, sqe: &Entry128| {
+        // SAFETY: A NOP points nowhere.
+        unsafe { ring.push_wide(sqe) }.expect("pushing a wide SQE");
+    };
+    for _ in 0..4 {
+        // Wide leader, small member, wide member; then a small request.
+        push_wide(&mut ring, &wide(L, true, 7));
+        push(&mut ring, &[nop_res(M1, 1).grouped()]);
+        push_wide(&mut ring, &wide(M2, false, 2));
+        push(&mut ring, &[nop_res(AFTER, 3)]);
+        ring.submit().unwrap();
+        Expect::new()
+            .group((L, 7), [(M1, 1), (M2, 2)])
+            .cqe(AFTER, 3)
+            .finish(&mut ring);
+        // Small leader, wide member in the middle, and it fails.
+        push(&mut ring, &[nop_res(L, 7).link().grouped()]);
+        push_wide(&mut ring, &wide(M1, true, -5));
+        push(&mut ring, &[nop_res(M2, 2), nop(AFTER)]);
+        ring.submit().unwrap();
+        Expect::new()
+            .group((L, 7), [(M1, -5), (M2, 2)])
+            .then(AFTER, ECANCELED)
+            .finish(&mut ring);
+    }
+}
+
+/// Large CQEs from a group: in a ring of nothing else, and among small ones.
+#[rstest]
+fn if_large_cqes(#[values(RingMode::Cqe32, RingMode::CqeMixed)] mode: RingMode) {
+    const IORING_NOP_CQE32: u32 = 1 << 5;
+    let mut ring = ring(mode);
+    let large = |ud, res| nop_res(ud, res).edit(|sqe| sqe.op_flags |= IORING_NOP_CQE32);
+    for kind in [Kind::Inline, Kind::TaskWork, Kind::Worker] {
+        for round in 0..20 {
+            // Each round, the ring's end is met at another place.
+            let ops = group(
+                large(L, 7).kind(kind),
+                [
+                    nop_res(M1, 1).kind(kind),
+                    large(M2, round).kind(kind),
+                    nop_res(M3, 3).kind(kind),
+                ],
+            );
+            Expect::new()
+                .group((L, 7), [(M1, 1), (M2, round), (M3, 3)])
+                .run(&mut ring, &ops);
+        }
+    }
+}
+
+main_modes!(
+    if_no_ext_flags_is_plain,
+    if_unknown_ext_flags,
+    if_ext_personality,
+    if_ext_personality_is_each_sqes_own,
+    if_msg_ring,
+    if_msg_ring_to_itself,
+    if_restrictions_see_members,
+);

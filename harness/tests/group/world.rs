@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Rings, pipes and sockets for the tests.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use harness::ring::{Ring, RingMode, Setup, PATIENCE};
+use harness::skip;
+use harness::sqe::Support;
+
+/// A ring of 64 entries in this mode.
+pub(crate) fn ring(mode: RingMode) -> Ring {
+    build(Setup::new(mode))
+}
+
+/// A ring on a kernel with groups, or the test is skipped. A kernel with groups
+/// has every mode.
+pub(crate) fn build(setup: Setup) -> Ring {
+    let groups = Support::query().is_ok_and(|support| support.groups());
+    if !groups {
+        skip!("the kernel has no SQE groups");
+    }
+    let ring = setup
+        .build()
+        .unwrap_or_else(|error| panic!("{setup:?}: {error}"));
+    assert!(
+        ring.has_groups(),
+        "the query knows of groups and the ring does not"
+    );
+    ring
+}
+
+pub(crate) struct Pipe {
+    pub(crate) read: OwnedFd,
+    pub(crate) write: OwnedFd,
+}
+
+impl Pipe {
+    pub(crate) fn new() -> Self {
+        let mut fds = [-1; 2];
+        // SAFETY: The kernel writes two descriptors.
+        let ret = unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) };
+        assert_eq!(ret, 0, "pipe2: {}", std::io::Error::last_os_error());
+        // SAFETY: Both are new, and nobody else's.
+        let [read, write] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        Self { read, write }
+    }
+
+    /// Puts bytes in; there is room for what tests put.
+    pub(crate) fn feed(&self, bytes: &[u8]) {
+        file(&self.write)
+            .write_all(bytes)
+            .expect("writing to a pipe");
+    }
+
+    /// How many bytes are in it.
+    pub(crate) fn filled(&self) -> usize {
+        let mut count: libc::c_int = 0;
+        // SAFETY: FIONREAD writes one int.
+        let ret = unsafe { libc::ioctl(self.read.as_raw_fd(), libc::FIONREAD, &mut count) };
+        assert_eq!(ret, 0, "FIONREAD: {}", std::io::Error::last_os_error());
+        count as usize
+    }
+
+    /// Takes out what is in it.
+    pub(crate) fn drain(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.filled()];
+        file(&self.read)
+            .read_exact(&mut bytes)
+            .expect("reading from a pipe");
+        bytes
+    }
+}
+
+/// A descriptor as something with methods, without giving it away.
+fn file(fd: &impl AsFd) -> File {
+    let fd = fd.as_fd().try_clone_to_owned();
+    File::from(fd.expect("duplicating a descriptor"))
+}
+
+/// Waits, within [`PATIENCE`], for something that happens beside the ring.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What `poll` says of a descriptor at once.
+pub(crate) fn poll_now(fd: &impl AsRawFd, events: libc::c_short) -> libc::c_short {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    // SAFETY: One element.
+    let ret = unsafe { libc::poll(&mut poll, 1, 0) };
+    assert!(ret >= 0, "poll: {}", std::io::Error::last_os_error());
+    poll.revents
+}
+
+/// Two UDP sockets on the loopback, the first connected to the second.
+pub(crate) fn udp_pair() -> (std::net::UdpSocket, std::net::UdpSocket) {
+    let bind = || std::net::UdpSocket::bind("127.0.0.1:0").expect("binding a UDP socket");
+    let (from, to) = (bind(), bind());
+    from.connect(to.local_addr().expect("its address"))
+        .expect("connecting a UDP socket");
+    (from, to)
+}
+
+/// Workers of io_uring that this process has.
+pub(crate) fn workers() -> usize {
+    std::fs::read_dir("/proc/self/task")
+        .expect("/proc is mounted")
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+        .filter(|comm| comm.starts_with("iou-wrk"))
+        .count()
+}
