@@ -4,13 +4,13 @@
 
 use std::{
     fs::{self, File},
-    io::{self, stderr, IsTerminal as _, Read as _, Write as _},
+    io::{stderr, IsTerminal as _, Read as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 use harness::protocol::{Groups, Job, Message, Session, Task, DISK_DIR, VERSION};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
@@ -196,12 +196,7 @@ impl Watcher for Live {
             }
             Message::Output { text } => {
                 self.output += text;
-                self.aside(|| {
-                    // A closed pipe is the reader's decision.
-                    let mut stdout = io::stdout();
-                    let _ = stdout.write_all(text.as_bytes());
-                    let _ = stdout.flush();
-                });
+                self.aside(|| report::print(text));
             }
             _ => {}
         }
@@ -353,24 +348,32 @@ fn execute(args: Args) -> Result<ExitCode> {
         return Ok(interrupt::STATUS.into());
     }
     let verdict = report::evidence(&run).judge();
-    print!("{}", report::causes(&run, verdict, dir.path()));
-    if verdict != Verdict::Passed {
+    let mut text = report::causes(&run, verdict, dir.path());
+    let mut say = |line: &str| {
+        text += line;
+        text.push('\n');
+    };
+    let verdict = if verdict != Verdict::Passed {
         if let Some(status) = run.session.exit {
-            println!("the program in the guest ended with status {status}");
+            say(&format!(
+                "the program in the guest ended with status {status}"
+            ));
         }
-        println!("{}", verdict.words());
-        match (verdict, report::advice(&run, verdict)) {
-            // Written for tests.
-            (Verdict::Failed, _) | (_, "") => {}
-            (_, advice) => println!("{advice}"),
+        say(verdict.words());
+        // What is said of failures is about tests.
+        if verdict != Verdict::Failed {
+            say(report::advice(&run, verdict));
         }
-        return Ok(verdict.into());
-    }
-    if let Err(error) = compare(&output, &expected, copies) {
-        bail!("{error}");
-    }
-    println!("The host agrees: {expected}  {}", file.display());
-    Ok(ExitCode::SUCCESS)
+        verdict
+    } else if let Err(error) = compare(&output, &expected, copies) {
+        say(&error.to_string());
+        Verdict::Failed
+    } else {
+        say(&format!("The host agrees: {expected}  {}", file.display()));
+        Verdict::Passed
+    };
+    report::print(&text);
+    Ok(verdict.into())
 }
 
 #[cfg(test)]

@@ -327,7 +327,7 @@ pub(crate) fn run<'a>(
             (Some(run), _) => return Ok(run),
             (None, Some(next)) => {
                 watcher.note(&format!(
-                    "the guest did not print a line under {} within {} s; trying {}",
+                    "the guest does not run under {} (no line within {} s); trying {}",
                     accel.name(),
                     kvm::FIRST_LINE.as_secs(),
                     next.name()
@@ -419,6 +419,10 @@ fn attempt<'a>(
             }
         }
         if let Some(status) = ended {
+            // QEMU may also fall over a KVM that is not whole.
+            if another && !printed && !status.success() {
+                return Ok(None);
+            }
             run.status = Some(status);
             break;
         }

@@ -384,14 +384,11 @@ fn execute(args: &Args) -> Result<ExitCode> {
         fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let sum = |count: fn(&Report) -> u32| reports.iter().map(count).sum::<u32>();
-    println!(
-        "{}",
-        report::closing(
-            sum(|report| report.passed),
-            sum(|report| report.failed),
-            sum(|report| report.skipped)
-        )
-    );
+    report::print(&report::closing(
+        sum(|report| report.passed),
+        sum(|report| report.failed),
+        sum(|report| report.skipped),
+    ));
     if reports.iter().any(|report| report.interrupted) {
         return Ok(interrupt::STATUS.into());
     }
@@ -631,25 +628,25 @@ fn print_report(args: &Args, subject: &Subject, run: &Run<'_>, report: &Report) 
             "\nTo run it again:\n    cargo xtask qemu-test {again}{kernel}\n"
         );
     }
-    print!("{text}");
     if report.not_run > 0 {
-        println!("{} not run", report.not_run);
+        let _ = writeln!(text, "{} not run", report.not_run);
     }
-    if report.interrupted {
-        return;
+    if !report.interrupted {
+        let _ = writeln!(
+            text,
+            "{} on {}, {}, {} CPUs: {:.1} s",
+            report.verdict.words(),
+            report.profile,
+            report.accel.name(),
+            report.smp,
+            report.seconds
+        );
+        let advice = report::advice(run, report.verdict);
+        if !advice.is_empty() {
+            let _ = writeln!(text, "{advice}");
+        }
     }
-    println!(
-        "{} on {}, {}, {} CPUs: {:.1} s",
-        report.verdict.words(),
-        report.profile,
-        report.accel.name(),
-        report.smp,
-        report.seconds
-    );
-    let advice = report::advice(run, report.verdict);
-    if !advice.is_empty() {
-        println!("{advice}");
-    }
+    report::print(&text);
 }
 
 /// The failures at a glance.

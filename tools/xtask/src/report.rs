@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! From a run to a verdict, and to the words for it.
 
-use std::{fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::Path,
+};
 
 use harness::protocol::{Outcome, Stage};
 
@@ -149,7 +153,9 @@ pub(crate) fn causes(run: &Run<'_>, verdict: Verdict, dir: &Path) -> String {
                 say("the guest never reported to the host");
             }
             let tail = run.scanner.tail(TAIL);
-            if tail.is_empty() {
+            if !run.scanner.findings().is_empty() {
+                // Shown above, with what is around it.
+            } else if tail.is_empty() {
                 say("it printed nothing on its console");
             } else {
                 say("the last lines of its console:");
@@ -193,7 +199,16 @@ pub(crate) fn advice(run: &Run<'_>, verdict: Verdict) -> &'static str {
     }
 }
 
+/// Prints to stdout. If nobody reads it any more, the verdict is still worth
+/// having: as the exit status.
+pub(crate) fn print(text: &str) {
+    let mut stdout = io::stdout();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+}
+
 /// The closing line of every test command.
 pub(crate) fn closing(passed: u32, failed: u32, skipped: u32) -> String {
-    format!("{passed} passed, {failed} failed, {skipped} skipped")
+    format!("{passed} passed, {failed} failed, {skipped} skipped\n")
 }
