@@ -225,7 +225,7 @@ impl Live {
         let bar = stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(u64::from(total));
             let style = ProgressStyle::with_template(
-                "{prefix:>12.bold.green} [{bar:30}] {pos}/{len} {elapsed} {msg}",
+                "{prefix:>12.bold.green} [{bar:30}] {pos}/{len} {elapsed} {wide_msg}",
             )
             .unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("=> "));

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     env, fs,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     mem,
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -17,7 +17,7 @@ use std::{
 
 use harness::protocol::{GROUPS_ENV, SLOWDOWN_ENV};
 
-use crate::{diagnose, Context as _, Result};
+use crate::{diagnose, setup, Context as _, Result};
 
 /// How patient init is.
 #[derive(Clone, Copy, Debug)]
@@ -341,6 +341,17 @@ pub(crate) fn shell(guest: &mut Guest, argv: &[String]) -> Result<()> {
             .open(tty)
             .context(|| format!("cannot open {tty}"))
     };
+    let groups = if guest.has_groups {
+        "has SQE groups"
+    } else {
+        "has no SQE groups"
+    };
+    writeln!(
+        open()?,
+        "\n{} {groups}.\nThe tests are /bin/group, the example is /bin/copy, an ext4 file system is at /disk.\nLeave with `exit`.",
+        setup::kernel()?
+    )
+    .context(|| format!("cannot write to {tty}"))?;
     let mut command = guest.command(argv)?;
     command
         .env("PS1", "sqe-group:\\w# ")
