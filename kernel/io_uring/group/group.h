@@ -3,6 +3,7 @@
 #define IOU_GROUP_H
 
 #include <linux/io_uring_types.h>
+#include "../cancel.h"
 
 /*
  * SQE groups: a leader, then members that are issued once it has completed. The
@@ -34,6 +35,9 @@ void io_group_fail_link(struct io_kiocb *leader);
 bool io_group_complete(struct io_kiocb *req);
 void io_group_fan_out(struct io_tw_req tw_req, io_tw_token_t tw);
 unsigned int io_group_members(const struct io_kiocb *leader);
+bool io_group_cancel_held(struct io_kiocb *leader);
+int io_group_cancel_match(struct io_ring_ctx *ctx, struct io_cancel_data *cd,
+			  bool all, struct io_kiocb **leader);
 
 /* io_uring.c, for group.rs */
 void io_group_queue_member(struct io_kiocb *req, int err);
@@ -42,6 +46,32 @@ void io_group_queue_member(struct io_kiocb *req, int err);
 static inline unsigned int io_group_nr(const struct io_kiocb *req)
 {
 	return req->flags & REQ_F_GROUP ? io_group_members(req) : 0;
+}
+
+/*
+ * May be called with the lock of io-wq held, rather than ->uring_lock: only the
+ * leader's address is known then. The work of a request that has completed already
+ * may still be around, but the flag is gone.
+ */
+static inline bool io_group_has(const struct io_kiocb *leader,
+				const struct io_kiocb *req)
+{
+#ifdef CONFIG_IO_URING_GROUP
+	if (!(data_race(req->flags) & REQ_F_GROUP))
+		return false;
+	return req == leader || req->grp_link == leader;
+#else
+	return false;
+#endif
+}
+
+static inline bool io_has_groups(struct io_ring_ctx *ctx)
+{
+#ifdef CONFIG_IO_URING_GROUP
+	return !hlist_empty(&ctx->groups);
+#else
+	return false;
+#endif
 }
 
 static inline void io_group_poison(struct io_kiocb *req)

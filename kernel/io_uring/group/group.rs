@@ -20,6 +20,10 @@
 //! 5. A member that completes is accounted before it posts. If it is the last one, its leader is
 //!    handed back: it comes next in the list that is being flushed, as a plain request.
 //!
+//! A cancellation finds what is in flight where it finds any request. Here it asks for the rest: for
+//! members that their leader holds, and for leaders, which stand for their group
+//! ([`io_group_cancel_match`]).
+//!
 //! All of it runs under `uring_lock`.
 
 mod request;
@@ -279,4 +283,81 @@ pub unsafe extern "C" fn io_group_members(leader: *const bindings::io_kiocb) -> 
         Part::Leader(leader) => leader.group().members(),
         Part::Member(_) => 0,
     }
+}
+
+/// Cancels members that match `cd` while they are held: the first one, or all. Stops at a group
+/// whose leader matches.
+///
+/// `cursor` is the leader of the group to go on behind, or null to begin. It becomes that of the
+/// group that matches as a whole, or null if there is none. Returns how many members it cancelled.
+///
+/// # Safety
+///
+/// `ctx` must be a ring with its `uring_lock` held, `cd` must be valid, and `*cursor` must be null
+/// or what this wrote there, without the lock having been dropped.
+#[export]
+pub unsafe extern "C" fn io_group_cancel_match(
+    ctx: *mut bindings::io_ring_ctx,
+    cd: *mut bindings::io_cancel_data,
+    all: bool,
+    cursor: *mut *mut bindings::io_kiocb,
+) -> c_int {
+    // SAFETY: by the safety requirements.
+    let (ring, start) = unsafe { (Ring::from_raw(ctx), *cursor) };
+    let mut nr = 0;
+    let mut group = if start.is_null() {
+        ring.next_group(None)
+    } else {
+        // SAFETY: by the safety requirements. It was started, so it has been opened.
+        match unsafe { Request::from_raw(start).part() } {
+            Part::Leader(leader) => ring.next_group(Some(&leader)),
+            Part::Member(_) => None,
+        }
+    };
+
+    // SAFETY: by the safety requirements.
+    unsafe { *cursor = core::ptr::null_mut() };
+    while let Some(leader) = group {
+        // SAFETY: both are valid, and the lock is held.
+        let whole = unsafe { bindings::io_cancel_leader_match(leader.as_ptr(), cd) };
+
+        // With the group its members go as well, but those that match by themselves count.
+        if all || !whole {
+            for member in leader.held() {
+                // SAFETY: both are valid, and the lock is held.
+                if unsafe { bindings::io_cancel_held_match(member.as_ptr(), cd) } && member.cancel()
+                {
+                    nr += 1;
+                    if !all {
+                        return nr;
+                    }
+                }
+            }
+        }
+        if whole {
+            // SAFETY: by the safety requirements.
+            unsafe { *cursor = leader.as_ptr() };
+            return nr;
+        }
+        group = ring.next_group(Some(&leader));
+    }
+    nr
+}
+
+/// Cancels the group of `leader`, but for what is in flight. Returns whether that made a
+/// difference.
+///
+/// # Safety
+///
+/// `leader` must be that of a group which was started, with the `uring_lock` of its ring held.
+#[export]
+pub unsafe extern "C" fn io_group_cancel_held(leader: *mut bindings::io_kiocb) -> bool {
+    // SAFETY: by the safety requirements.
+    let Part::Leader(leader) = (unsafe { Request::from_raw(leader).part() }) else {
+        return false;
+    };
+    let (group, newly) = leader.group().cancel(leader.held().next().is_some());
+
+    leader.set_group(group);
+    newly
 }

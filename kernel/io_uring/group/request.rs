@@ -262,6 +262,28 @@ impl Ring {
         unsafe { &raw mut (*self.0.as_ptr()).groups }
     }
 
+    /// The group behind that of `leader`, or the first one, of those that were started and are not
+    /// done.
+    pub(crate) fn next_group(&self, leader: Option<&Leader>) -> Option<Leader> {
+        // SAFETY: by *Locked* nobody changes the list. What hooks a group is live as long as it
+        // does so.
+        unsafe {
+            let node = match leader {
+                None => (*self.groups()).first,
+                Some(leader) => (*leader.hook_node()).next,
+            };
+            if node.is_null() {
+                return None;
+            }
+            let req = container_of!(node, bindings::io_kiocb, __bindgen_anon_5.hash_node);
+
+            Some(match Request::from_raw(req).part() {
+                Part::Leader(leader) => leader,
+                Part::Member(member) => member.leader(),
+            })
+        }
+    }
+
     /// Head of the chain that is being assembled, which a group is part of while it is open.
     ///
     /// # Safety
@@ -313,6 +335,12 @@ impl Leader {
         &self.0
     }
 
+    /// For C.
+    #[inline]
+    pub(crate) fn as_ptr(&self) -> *mut bindings::io_kiocb {
+        self.0.as_ptr()
+    }
+
     /// State of the group.
     #[inline]
     pub(crate) fn group(&self) -> Group {
@@ -323,11 +351,6 @@ impl Leader {
     #[inline]
     pub(crate) fn set_group(&self, group: Group) {
         self.0.set_word(group.into_raw());
-    }
-
-    /// Whether `other` is the same request.
-    pub(crate) fn is(&self, other: &Request) -> bool {
-        self.0 .0 == other.0
     }
 
     /// Adds a member behind those that are held.
@@ -381,21 +404,26 @@ impl Leader {
         Some(Member(first))
     }
 
-    /// The first member that is held, by what it hooks the group.
-    fn first_hook(&self) -> Option<*mut bindings::hlist_node> {
-        let last = self.0.link();
-        if last.is_null() {
-            return None;
+    /// The members that are held, in their order.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            prev: self.0.link(),
+            last: self.0.link(),
         }
-        // SAFETY: as for `pop()`.
-        let first = unsafe {
-            Request::from_raw(container_of!(
-                (*Request::from_raw(last).comp_list()).next,
-                bindings::io_kiocb,
-                __bindgen_anon_3.comp_list
-            ))
-        };
-        Some(first.hash_node())
+    }
+
+    /// What hooks the group as long as members are held.
+    fn first_hook(&self) -> Option<*mut bindings::hlist_node> {
+        Some(self.held().next()?.0.hash_node())
+    }
+
+    /// What hooks the group, which must have been started.
+    fn hook_node(&self) -> *mut bindings::hlist_node {
+        match self.group().phase() {
+            Phase::Leading | Phase::Withheld => self.first_hook(),
+            _ => None,
+        }
+        .unwrap_or(self.0.hash_node())
     }
 
     /// Hooks the group into `ctx->groups`, by its first member.
@@ -515,6 +543,45 @@ impl Leader {
     }
 }
 
+/// Iterates over the members that a leader holds. See [`Leader::held`].
+///
+/// # Invariants
+///
+/// `last` is as *Leads* says for `grp_link`, and `prev` is the member before the next one of its
+/// ring, or null at the end.
+pub(crate) struct Held {
+    prev: *mut bindings::io_kiocb,
+    last: *mut bindings::io_kiocb,
+}
+
+impl Iterator for Held {
+    type Item = Member;
+
+    fn next(&mut self) -> Option<Member> {
+        if self.prev.is_null() {
+            return None;
+        }
+        // SAFETY: by the invariants this is a member that is held, in a ring of such. They are
+        // live until they are accounted for.
+        let next = unsafe {
+            container_of!(
+                (*Request::from_raw(self.prev).comp_list()).next,
+                bindings::io_kiocb,
+                __bindgen_anon_3.comp_list
+            )
+        };
+        // INVARIANT: either the end, or `next` is the member before the one after it.
+        self.prev = if next == self.last {
+            ptr::null_mut()
+        } else {
+            next
+        };
+        // INVARIANT: it is a member, see above.
+        // SAFETY: so it is live.
+        Some(Member(unsafe { Request::from_raw(next) }))
+    }
+}
+
 /// A member.
 ///
 /// # Invariants
@@ -546,6 +613,19 @@ impl Member {
     #[inline]
     pub(crate) fn res(&self) -> i32 {
         self.0.res()
+    }
+
+    /// For C.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::io_kiocb {
+        self.0.as_ptr()
+    }
+
+    /// Cancels the member. Returns false if there is nothing left to cancel.
+    pub(crate) fn cancel(&self) -> bool {
+        let (state, newly) = self.state().cancel();
+
+        self.0.set_word(state.into_raw());
+        newly
     }
 
     /// Its leader.

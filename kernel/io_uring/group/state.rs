@@ -112,18 +112,6 @@ pub enum Last {
     No,
 }
 
-/// What a cancellation of the whole group has to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancel {
-    /// Nothing: the group has not started, or is done.
-    NotFound,
-    /// Members that are not issued have become cancelled by this. Requests that run are to be
-    /// looked for.
-    Newly,
-    /// Requests that run are to be looked for.
-    Running,
-}
-
 /// State of a group, as kept in `grp_refs` of its leader.
 ///
 /// From the low end: 24 bits of references, 4 bits of [`Phase`], 4 [`Mark`]s. A reference is held
@@ -319,21 +307,18 @@ impl Group {
         group.put()
     }
 
-    /// The whole group is cancelled.
+    /// The whole group is cancelled, after it has been started. `held` is whether it has members
+    /// that are. Returns whether it is them that are cancelled by this; requests that run are to
+    /// be looked for in any case.
     #[inline]
-    pub fn cancel(self) -> (Self, Cancel) {
-        match self.phase() {
-            Phase::Forming | Phase::Waiting | Phase::Done => (self, Cancel::NotFound),
-            Phase::Joining => (self, Cancel::Running),
-            Phase::Leading | Phase::Withheld | Phase::Issuing => {
-                let verdict = if self.is(Mark::Cancelled) {
-                    Cancel::Running
-                } else {
-                    Cancel::Newly
-                };
-                (self.with(Mark::Cancelled), verdict)
-            }
-        }
+    pub fn cancel(self, held: bool) -> (Self, bool) {
+        debug_assert!(!matches!(
+            self.phase(),
+            Phase::Forming | Phase::Waiting | Phase::Done
+        ));
+        let newly = held && !self.is(Mark::Cancelled);
+
+        (self.with(Mark::Cancelled), newly)
     }
 }
 
