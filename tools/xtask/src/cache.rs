@@ -149,6 +149,18 @@ impl Cache {
     }
 }
 
+/// Puts the way out before an error that comes of a full disk.
+pub(crate) fn explain(error: anyhow::Error) -> anyhow::Error {
+    if is_full_disk(&error) {
+        error.context(
+            "the disk is full: free some space, or set SQE_GROUP_CACHE to a directory on a larger \
+             disk, and run the same command again",
+        )
+    } else {
+        error
+    }
+}
+
 /// One binary gigabyte, in bytes.
 pub(crate) const GIB: u64 = 1 << 30;
 
@@ -190,11 +202,6 @@ pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
         fs::remove_dir_all(&aside).with_context(fail)?;
     }
     Ok(())
-}
-
-/// Whether the stamp at `path` says `content`.
-pub(crate) fn stamped(path: &Path, content: &str) -> bool {
-    fs::read(path).is_ok_and(|found| found == content.as_bytes())
 }
 
 /// The SHA-256 of some bytes, in lower-case hexadecimal.

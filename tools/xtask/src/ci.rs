@@ -1,16 +1,303 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `cargo xtask ci`.
+//! `cargo xtask ci`: everything that must hold before a change goes in.
 
-use std::process::ExitCode;
+use std::{
+    env, fs,
+    process::{Command, ExitCode},
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
-use anyhow::{bail, Result};
+use anyhow::{Context as _, Result};
+use regex::Regex;
+
+use crate::{paths, run};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Leave out what needs a kernel.
+    #[arg(long)]
+    host_only: bool,
+}
+
+/// The commands of README.md that must be there: the two that it promises, and the
+/// one that tests.
+const PROMISED: [&str; 3] = ["make LLVM=1", "make LLVM=1 demo", "cargo xtask qemu-test"];
+
+/// Commands that are for people.
+const INTERACTIVE: [&str; 4] = [
+    "cargo xtask shell",
+    "cargo xtask ci",
+    "menuconfig",
+    " shell",
+];
+
+/// One thing to run.
+struct Step {
+    /// As a user would type it.
+    line: String,
+    /// Whether the later ones make no sense without it.
+    vital: bool,
+    /// Whether the line only shows that nothing can be said.
+    skip: bool,
+}
+
+/// What came of a step, in tests where it tells, else in steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
 
 /// Runs `cargo xtask ci`.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let Args {} = args;
-    bail!("ci is not written yet")
+    let Args { host_only } = args;
+    let mut done = Vec::new();
+    let mut total = Count::default();
+    let mut stopped = false;
+    for step in steps(host_only)? {
+        let began = Instant::now();
+        let count = if step.skip || stopped {
+            Count {
+                skipped: 1,
+                ..Count::default()
+            }
+        } else {
+            println!("\n### {}", step.line);
+            execute(&step.line)?
+        };
+        stopped |= step.vital && count.failed > 0;
+        total.passed += count.passed;
+        total.failed += count.failed;
+        total.skipped += count.skipped;
+        done.push((step.line, count, began.elapsed()));
+    }
+    println!();
+    for (line, count, time) in &done {
+        println!("{}", summary(line, *count, *time));
+    }
+    println!("{}", closing(total));
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn closing(count: Count) -> String {
+    let Count {
+        passed,
+        failed,
+        skipped,
+    } = count;
+    format!("{passed} passed, {failed} failed, {skipped} skipped")
+}
+
+fn summary(line: &str, count: Count, time: Duration) -> String {
+    let word = match count {
+        Count { failed: 1.., .. } => "FAILED ",
+        Count { passed: 0, .. } => "skipped",
+        _ => "ok     ",
+    };
+    format!(
+        "{word} {:>5} s  {line} ({})",
+        time.as_secs(),
+        closing(count)
+    )
+}
+
+/// What to run, in order: the quick first.
+fn steps(host_only: bool) -> Result<Vec<Step>> {
+    let root = paths::root()?;
+    let mut kernel_files = Vec::new();
+    for path in crate::series::Series::load()?.added() {
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            kernel_files.push(format!("kernel/{}", path.display()));
+        }
+    }
+    let mut lines = vec!["cargo fmt --all --check".to_owned()];
+    if !kernel_files.is_empty() {
+        // Most of them cargo does not see: they need the kernel around them.
+        lines.push(format!(
+            "rustfmt --check --edition 2021 {}",
+            kernel_files.join(" ")
+        ));
+    }
+    lines.extend(
+        [
+            "cargo clippy --workspace --all-targets -- -D warnings",
+            "cargo clippy -p harness --all-targets --features guest -- -D warnings",
+            "cargo test --workspace",
+        ]
+        .map(str::to_owned),
+    );
+    let mut steps: Vec<_> = lines
+        .into_iter()
+        .map(|line| Step {
+            line,
+            vital: false,
+            skip: false,
+        })
+        .collect();
+    if host_only {
+        steps.push(Step {
+            line: "cargo xtask series check --offline".to_owned(),
+            vital: false,
+            skip: false,
+        });
+        return Ok(steps);
+    }
+
+    // Installs what the later ones need.
+    steps.push(Step {
+        line: PROMISED[0].to_owned(),
+        vital: true,
+        skip: false,
+    });
+    let readme = root.join("README.md");
+    let readme = if readme.exists() {
+        fs::read_to_string(&readme).with_context(|| format!("cannot read {}", readme.display()))?
+    } else {
+        String::new()
+    };
+    let mut rest = vec!["cargo xtask series check".to_owned()];
+    rest.extend(PROMISED[1..].iter().map(|line| (*line).to_owned()));
+    rest.extend(commands(&readme));
+    for line in rest {
+        if steps.iter().all(|step| step.line != line) {
+            let skip = INTERACTIVE.iter().any(|part| line.contains(part));
+            steps.push(Step {
+                line,
+                vital: false,
+                skip,
+            });
+        }
+    }
+    Ok(steps)
+}
+
+/// The commands of ours that a reader is told to type: lines of blocks marked `sh`.
+fn commands(readme: &str) -> Vec<String> {
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in readme.lines() {
+        let line = line.trim();
+        if let Some(language) = line.strip_prefix("```") {
+            inside = !inside && language == "sh";
+            continue;
+        }
+        let (command, _) = line.split_once(" #").unwrap_or((line, ""));
+        let command = command.trim();
+        if inside && (command.starts_with("make ") || command.starts_with("cargo ")) {
+            commands.push(command.to_owned());
+        }
+    }
+    commands
+}
+
+/// Runs one line and passes its output on.
+fn execute(line: &str) -> Result<Count> {
+    let mut output = String::new();
+    let status = run::lines(
+        Command::new("sh")
+            .args(["-c", line])
+            .current_dir(paths::root()?)
+            // Of the cargo that started us, and not meant for those that we start.
+            .env_remove("CARGO_MANIFEST_DIR")
+            .env(
+                "CARGO_TERM_COLOR",
+                env::var_os("CARGO_TERM_COLOR").unwrap_or("never".into()),
+            ),
+        |text| {
+            println!("{text}");
+            output.push_str(text);
+            output.push('\n');
+            Ok(())
+        },
+    )?;
+    Ok(count(&output, status.success()))
+}
+
+/// Counts the tests that a step's output tells of.
+fn count(output: &str, success: bool) -> Count {
+    static OURS: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"(?m)^(\d+) passed, (\d+) failed, (\d+) skipped$").ok());
+    static CARGOS: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new(r"(?m)^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored").ok()
+    });
+    let mut count = Count::default();
+    let found = [&OURS, &CARGOS]
+        .into_iter()
+        .filter_map(|regex| regex.as_ref())
+        .flat_map(|regex| {
+            regex.captures_iter(output).map(|captures| {
+                let (_, numbers) = captures.extract();
+                numbers.map(|number: &str| number.parse().unwrap_or(0))
+            })
+        });
+    for [passed, failed, skipped] in found {
+        count.passed += passed;
+        count.failed += failed;
+        count.skipped += skipped;
+    }
+    if success && count == Count::default() {
+        count.passed = 1;
+    }
+    // A step that broke before it could tell, or after all its tests.
+    if !success && count.failed == 0 {
+        count.failed = 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(passed: u64, failed: u64, skipped: u64) -> Count {
+        Count {
+            passed,
+            failed,
+            skipped,
+        }
+    }
+
+    #[test]
+    fn tests_are_counted_where_they_are_told() {
+        let cargo = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\n\
+                     test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured\n";
+        assert_eq!(count(cargo, false), counts(5, 1, 1));
+        assert_eq!(
+            count("x\n12 passed, 0 failed, 3 skipped\n", true),
+            counts(12, 0, 3)
+        );
+    }
+
+    #[test]
+    fn a_step_that_tells_nothing_counts_as_one() {
+        assert_eq!(count("fine\n", true), counts(1, 0, 0));
+        assert_eq!(count("error\n", false), counts(0, 1, 0));
+    }
+
+    #[test]
+    fn a_failure_is_never_lost() {
+        assert_eq!(
+            count("12 passed, 0 failed, 0 skipped\n", false),
+            counts(12, 1, 0)
+        );
+        assert!(summary("x", counts(12, 1, 0), Duration::ZERO).starts_with("FAILED"));
+    }
+
+    #[test]
+    fn the_readmes_commands_are_those_in_sh_blocks() {
+        let readme =
+            "text\n```sh\nmake LLVM=1       # builds\ngit clone x\ncargo xtask qemu-test\n```\n\
+                      make no\n```rust\nmake no\n```\n```sh\nmake LLVM=1 demo\n```\n";
+        assert_eq!(
+            commands(readme),
+            ["make LLVM=1", "cargo xtask qemu-test", "make LLVM=1 demo"]
+        );
+    }
 }

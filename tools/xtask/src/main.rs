@@ -5,6 +5,7 @@ mod apt;
 mod build;
 mod cache;
 mod ci;
+mod ctrl_c;
 mod demo;
 mod disk;
 mod doctor;
@@ -52,6 +53,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    ctrl_c::install();
     let result = match Command::parse() {
         Command::Build(args) => build::run(args),
         Command::QemuTest(args) => qemu_test::run(args),

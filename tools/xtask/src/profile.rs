@@ -18,11 +18,6 @@ const BASE: &str = "base";
 pub(crate) struct Profile(String);
 
 impl Profile {
-    /// The unpatched tree.
-    pub(crate) fn base() -> Self {
-        Self(BASE.to_owned())
-    }
-
     /// Whether this is the unpatched tree.
     pub(crate) fn is_base(&self) -> bool {
         self.0 == BASE

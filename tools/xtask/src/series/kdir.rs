@@ -138,13 +138,28 @@ fn edited(tree: &Path, path: &Path) -> String {
     )
 }
 
+/// Refuses a tree that was built in: the kernel's make would refuse it with `O=`,
+/// and cleaning it is not for us to do.
+fn unbuilt(tree: &Path) -> Result<()> {
+    let remains = [".config", "include/config", "arch/x86/include/generated"];
+    if let Some(found) = remains.iter().find(|path| tree.join(path).exists()) {
+        bail!(
+            "KDIR: {} was built in ({found} is there), and builds here go elsewhere: `make -C {} \
+             mrproper` cleans it, but takes its .config too",
+            tree.display(),
+            tree.display()
+        );
+    }
+    Ok(())
+}
+
 /// A name for the records of a tree.
-pub(crate) fn key(tree: &Path) -> String {
+pub(super) fn key(tree: &Path) -> String {
     cache::sha256(tree.as_os_str().as_encoded_bytes())[..16].to_owned()
 }
 
 /// The tree as given by the user, by one name however it was given.
-pub(crate) fn canonical(dir: &Path) -> Result<PathBuf> {
+pub(super) fn canonical(dir: &Path) -> Result<PathBuf> {
     let dir =
         fs::canonicalize(dir).with_context(|| format!("KDIR: cannot find {}", dir.display()))?;
     base::version(&dir).context("KDIR")?;
@@ -160,6 +175,9 @@ pub(super) fn apply(
     made_for: &str,
 ) -> Result<usize> {
     let tree = canonical(dir)?;
+    if !series.patches.is_empty() {
+        unbuilt(&tree)?;
+    }
     let mut records = Records::open(cache, &tree)?;
 
     // All that can go wrong with the tree does so before it is touched.
@@ -424,6 +442,15 @@ mod tests {
         }
         assert_eq!(world.read("io_uring/a.c"), other);
         assert!(!world.tree.join("io_uring/group").exists());
+    }
+
+    #[test]
+    fn a_tree_that_was_built_in_is_refused() {
+        let world = World::new();
+        write(&world.tree.join(".config"), "");
+        let error = go(&world).unwrap_err().to_string();
+        assert!(error.contains("mrproper"), "{error}");
+        assert_eq!(world.read("io_uring/a.c"), C);
     }
 
     #[test]

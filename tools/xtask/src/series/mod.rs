@@ -22,7 +22,7 @@ use std::{
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-pub(crate) use self::base::{version as version_of, Base};
+pub(crate) use self::base::Base;
 use self::patch::Patch;
 use crate::{
     cache::{Cache, Lock, Parts},
@@ -206,6 +206,20 @@ impl Series {
         Ok(parts.digest())
     }
 
+    /// The content of the Kconfig files that the series changes or brings.
+    pub(crate) fn kconfig(&self, tree: &Path) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        for path in self.touched()?.into_iter().chain(self.added()) {
+            if path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"Kconfig"))
+            {
+                content.extend(sync::read(&tree.join(&path))?.unwrap_or_default());
+            }
+        }
+        Ok(content)
+    }
+
     /// Every file of `kernel/` that is meant for the kernel tree, by its path there.
     fn present(&self) -> Result<BTreeSet<PathBuf>> {
         let mut present = BTreeSet::new();
@@ -299,16 +313,22 @@ pub(crate) fn patched(
     sync::cached_tree(cache, lock, series, pristine)
 }
 
-/// Brings a tree of the user's to its own state and series, and returns how many
-/// files were written.
+/// Brings a tree of the user's to its own state and series, and returns its path by
+/// the one name that it is known under.
 pub(crate) fn patch_kdir(
     cache: &Cache,
     lock: &Lock,
     series: &Series,
     dir: &Path,
     made_for: &str,
-) -> Result<usize> {
-    kdir::apply(cache, lock, series, dir, made_for)
+) -> Result<PathBuf> {
+    kdir::apply(cache, lock, series, dir, made_for)?;
+    kdir::canonical(dir)
+}
+
+/// A name for a tree of the user's, to be used for directories.
+pub(crate) fn kdir_key(dir: &Path) -> Result<String> {
+    Ok(kdir::key(&kdir::canonical(dir)?))
 }
 
 #[cfg(test)]

@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask build`: from a bare machine to a built kernel.
+
+mod config;
+
+use std::{
+    fs::{self, File},
+    io::{LineWriter, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    thread,
+};
+
+use anyhow::{bail, ensure, Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use self::config::Request;
+use crate::{
+    cache::{self, Cache, Lock, Parts, GIB},
+    fetch, paths,
+    profile::Profile,
+    progress::{say, Bar, Unit},
+    run,
+    series::{self, Base, Series},
+    toolchain::{self, Toolchain},
+};
+
+/// Which tools and which source to build with. Other subcommands that need a
+/// kernel flatten these into their own arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// LLVM as the kernel's make takes it: `1`, a suffix such as `-19`, or a directory ending in `/`.
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "1",
+        allow_hyphen_values = true
+    )]
+    pub(crate) llvm: String,
+    /// Use this kernel tree instead of the cache's; only what the series adds is changed in it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kdir: Option<PathBuf>,
+    /// Take the kernel source from this tar archive instead of the network.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tarball: Option<PathBuf>,
+    /// Parallel jobs of make. Default: one a CPU.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+}
+
+/// Arguments of `cargo xtask build`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// Which kernel: the name of a fragment in ci/config, or `base` for the unpatched tree.
+    #[arg(long, default_value = "default")]
+    pub(crate) profile: Profile,
+    /// Targets and variables for the kernel's own make, such as `menuconfig` or `V=1`.
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+}
+
+/// A built kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    /// What QEMU boots.
+    pub(crate) bzimage: PathBuf,
+    /// The same kernel with symbols.
+    pub(crate) vmlinux: PathBuf,
+    /// The configuration it was built with.
+    pub(crate) config: PathBuf,
+}
+
+/// Free space that a build from nothing needs, in bytes: source, linked copy,
+/// objects, tools.
+const SPACE_ALL: u64 = 8 * GIB;
+/// Free space that a build needs where the source is there, in bytes.
+const SPACE_BUILD: u64 = 3 * GIB;
+/// Free space that a rebuild needs, in bytes.
+const SPACE_AGAIN: u64 = GIB / 2;
+
+/// Lines that a build from nothing prints, where none is on record: about those of
+/// the profile `default`.
+const LINES: u64 = 1900;
+
+/// Lines of compiler output that an error shows.
+const SHOWN: usize = 40;
+
+/// What is known of one build directory. Kept beside it.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Record {
+    /// Digest of what the configuration was made from.
+    configured: String,
+    /// Digest of the `.config` that was made.
+    config: String,
+    /// Digest of everything that the finished build was made from; empty while
+    /// there is none.
+    built: String,
+    /// Lines that the last build from nothing printed.
+    lines: Option<u64>,
+}
+
+impl Record {
+    fn load(path: &Path) -> Self {
+        // One that is damaged is as good as none: the build starts over.
+        fs::read(path)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default()
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self).context("cannot write a record")?;
+        cache::write_whole(path, &text)
+    }
+}
+
+/// Runs `cargo xtask build`.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let Args {
+        options,
+        profile,
+        targets,
+    } = args;
+    if !targets.is_empty() {
+        return run_targets(profile, &options, &targets);
+    }
+    let name = profile.name().to_owned();
+    let kernel = ensure_kernel(profile, &options)?;
+    say("Finished", format!("the kernel, profile {name}"));
+    println!("{}", kernel.bzimage.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Gets a built kernel: does everything that is missing (tools, source, series,
+/// configuration, build) and is quick when nothing changed.
+///
+/// # Errors
+///
+/// Each with one sentence that says what to do.
+pub(crate) fn ensure_kernel(profile: Profile, options: &Options) -> Result<Kernel> {
+    let build = || {
+        let site = Site::prepare(profile, options)?;
+        site.configure()?;
+        site.build()?;
+        Ok(site.kernel())
+    };
+    build().map_err(cache::explain)
+}
+
+/// Runs targets of the kernel's own make on this terminal.
+fn run_targets(profile: Profile, options: &Options, targets: &[String]) -> Result<ExitCode> {
+    let site = Site::prepare(profile, options)?;
+    site.configure()?;
+    let status = run::attached(site.make().args(targets))?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Everything that a make is run with.
+struct Site {
+    profile: Profile,
+    /// The tree, with the series applied unless this is the base.
+    tree: PathBuf,
+    /// Digest of what is in the tree; `None` where a user may have edited it.
+    content: Option<String>,
+    /// `O=`.
+    out: PathBuf,
+    /// What the tree's Kconfig files say, of those that the series changes.
+    kconfig: Vec<u8>,
+    toolchain: Toolchain,
+    jobs: usize,
+    request: Request,
+    _lock: Lock,
+}
+
+impl Site {
+    /// Gets the tools, the source, and the series into it.
+    fn prepare(profile: Profile, options: &Options) -> Result<Self> {
+        let Options {
+            llvm,
+            kdir,
+            tarball,
+            jobs,
+        } = options;
+        let base = Base::load(&paths::kernel()?)?;
+        let series = Series::load()?;
+        let request = Request::load(&profile)?;
+        let cache = Cache::open()?;
+        let lock = cache.lock()?;
+        if kdir.is_some() {
+            ensure!(
+                !profile.is_base(),
+                "--profile base builds the tree without the series, and KDIR gets the series: use one \
+                 of them"
+            );
+        }
+
+        let name = match kdir {
+            Some(dir) => format!("{profile}-{}", series::kdir_key(dir)?),
+            None => profile.name().to_owned(),
+        };
+        let out = cache.root().join("build").join(name);
+        let have_source = kdir.is_some() || fetch::cached_source(&cache, &base).is_some();
+        cache.need_space(match (have_source, out.join("vmlinux").exists()) {
+            (false, _) => SPACE_ALL,
+            (true, false) => SPACE_BUILD,
+            (true, true) => SPACE_AGAIN,
+        })?;
+
+        let llvm = toolchain::choose_llvm(llvm)?;
+        toolchain::ensure_programs(&llvm)?;
+        let (tree, content) = match kdir {
+            Some(dir) => (
+                series::patch_kdir(&cache, &lock, &series, dir, &base.version)?,
+                None,
+            ),
+            None => {
+                let pristine = fetch::source(&cache, &lock, &base, tarball.as_deref())?;
+                if profile.is_base() {
+                    (pristine, Some(base.version.clone()))
+                } else {
+                    let tree = series::patched(&cache, &lock, &series, &pristine)?;
+                    (tree, Some(series.digest()?))
+                }
+            }
+        };
+        let kconfig = if profile.is_base() {
+            Vec::new()
+        } else {
+            series.kconfig(&tree)?
+        };
+        let toolchain = Toolchain::ensure(&cache, &lock, llvm)?;
+        fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+        let jobs = match jobs {
+            Some(jobs) => *jobs,
+            None => thread::available_parallelism().map_or(1, usize::from),
+        };
+        Ok(Self {
+            profile,
+            tree,
+            content,
+            out,
+            kconfig,
+            toolchain,
+            jobs,
+            request,
+            _lock: lock,
+        })
+    }
+
+    /// A file beside the build directory.
+    fn beside(&self, extension: &str) -> PathBuf {
+        let mut path = self.out.clone().into_os_string();
+        path.push(".");
+        path.push(extension);
+        PathBuf::from(path)
+    }
+
+    fn kernel(&self) -> Kernel {
+        Kernel {
+            bzimage: self.out.join("arch/x86/boot/bzImage"),
+            vmlinux: self.out.join("vmlinux"),
+            config: self.out.join(".config"),
+        }
+    }
+
+    /// The kernel's make, told everything but what to make.
+    fn make(&self) -> Command {
+        let mut make = Command::new("make");
+        make.arg("-C")
+            .arg(&self.tree)
+            .arg(format!("O={}", self.out.display()));
+        make.arg(format!("-j{}", self.jobs)).arg("ARCH=x86");
+        self.toolchain.tell(&mut make);
+        // The same input gives the same kernel, whoever builds it and when.
+        make.env("KBUILD_BUILD_TIMESTAMP", "1970-01-01 00:00:00 UTC")
+            .env("KBUILD_BUILD_USER", "sqe-group")
+            .env("KBUILD_BUILD_HOST", "sqe-group")
+            .env("KBUILD_BUILD_VERSION", "1")
+            .env("LC_ALL", "C");
+        // We may have been started by the checkout's own make, which passes on its
+        // variables and its job server; and what a user exports for other kernels
+        // is not for this one.
+        for name in [
+            "MAKEFLAGS",
+            "MFLAGS",
+            "MAKELEVEL",
+            "MAKEOVERRIDES",
+            "MAKEFILES",
+            "LLVM",
+            "KDIR",
+            "KBUILD_OUTPUT",
+            "CROSS_COMPILE",
+            "RUSTFLAGS",
+        ] {
+            make.env_remove(name);
+        }
+        make
+    }
+
+    /// Makes `.config`, unless it was made from the same before. One that the user
+    /// edited since (`menuconfig`) stays.
+    fn configure(&self) -> Result<()> {
+        let path = self.out.join(".config");
+        let mut inputs = Parts::default();
+        inputs.add(self.request.text());
+        inputs.add(self.toolchain.versions());
+        inputs.add(self.tree.as_os_str().as_encoded_bytes());
+        inputs.add(&self.kconfig);
+        let inputs = inputs.digest();
+        let record_path = self.beside("json");
+        let mut record = Record::load(&record_path);
+        if record.configured == inputs && path.exists() {
+            let config =
+                fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            if cache::sha256(&config) != record.config {
+                say(
+                    "Note",
+                    format!(
+                        "{} was edited; remove it to get the profile's again",
+                        path.display()
+                    ),
+                );
+            }
+            if self.content.is_none() {
+                // The user's tree may have options that it did not have before, and
+                // make would stop to ask.
+                run::checked_lines(self.make().arg("olddefconfig"), |_| Ok(()))
+                    .context("the kernel cannot be configured")?;
+            }
+            return Ok(());
+        }
+
+        self.toolchain.suits(&self.tree)?;
+        say("Configuring", format!("profile {}", self.profile));
+        let fragment = self.beside("fragment");
+        cache::write_whole(&fragment, self.request.text().as_bytes())?;
+        run::checked_lines(
+            self.make()
+                .arg(format!("KCONFIG_ALLCONFIG={}", fragment.display()))
+                .arg("allnoconfig"),
+            |_| Ok(()),
+        )
+        .context("the kernel cannot be configured")?;
+        let config =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        self.request.check(&config)?;
+        record.configured = inputs;
+        record.config = cache::sha256(config.as_bytes());
+        record.save(&record_path)
+    }
+
+    /// Builds, unless this very kernel was built before.
+    fn build(&self) -> Result<()> {
+        let kernel = self.kernel();
+        let record_path = self.beside("json");
+        let mut record = Record::load(&record_path);
+        let config = fs::read(&kernel.config)
+            .with_context(|| format!("cannot read {}", kernel.config.display()))?;
+        let inputs = self.content.as_ref().map(|content| {
+            let mut inputs = Parts::default();
+            inputs.add(content);
+            inputs.add(&config);
+            inputs.add(self.toolchain.versions());
+            inputs.add(self.tree.as_os_str().as_encoded_bytes());
+            inputs.digest()
+        });
+        let there = kernel.bzimage.exists() && kernel.vmlinux.exists();
+        if there && inputs.as_ref() == Some(&record.built) {
+            return Ok(());
+        }
+
+        record.built.clear();
+        record.save(&record_path)?;
+        let whole = !there;
+        let lines = self.run_make(whole.then(|| record.lines.unwrap_or(LINES)))?;
+        ensure!(
+            kernel.bzimage.exists(),
+            "make succeeded and left no {}",
+            kernel.bzimage.display()
+        );
+        // make may have changed it: syncconfig adds what new Kconfig files ask.
+        record.built = inputs.unwrap_or_default();
+        // A build that went on after an interruption says nothing of a whole one.
+        if whole && record.lines.is_none_or(|before| lines > before) {
+            record.lines = Some(lines);
+        }
+        record.save(&record_path)
+    }
+
+    /// Runs make with a bar, and returns how many lines of progress it printed.
+    fn run_make(&self, expected: Option<u64>) -> Result<u64> {
+        let log_path = self.beside("log");
+        let what = format!("the kernel, profile {}", self.profile);
+        let mut bar = Bar::new("Building", &what, Unit::Things("steps"), expected);
+        let fail = || format!("cannot write {}", log_path.display());
+        let mut file = LineWriter::new(File::create(&log_path).with_context(fail)?);
+        let mut log = String::new();
+        let mut count = 0;
+        let status = run::lines(&mut self.make(), |line| {
+            writeln!(file, "{line}").with_context(fail)?;
+            log.push_str(line);
+            log.push('\n');
+            if is_step(line) {
+                count += 1;
+                bar.inc();
+            }
+            Ok(())
+        })?;
+        if !status.success() {
+            drop(bar);
+            bail!(
+                "the kernel does not build ({status}):\n{}\nAll of make's output is in {}",
+                errors(&log),
+                log_path.display()
+            );
+        }
+        bar.finish();
+        Ok(count)
+    }
+}
+
+/// Whether a line of make's names a step: two blanks, a word in capitals, a file.
+fn is_step(line: &str) -> bool {
+    line.strip_prefix("  ")
+        .and_then(|rest| rest.split_once(' '))
+        .is_some_and(|(verb, _)| {
+            verb.len() > 1
+                && verb.chars().all(|letter| {
+                    letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_'
+                })
+        })
+}
+
+/// The part of make's output that says why it failed.
+fn errors(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    let is_error = |line: &str| {
+        [
+            "error:",
+            "error[",
+            "fatal error",
+            "*** ",
+            "undefined symbol",
+            "No space left",
+        ]
+        .iter()
+        .any(|sign| line.contains(sign))
+    };
+    match lines.iter().position(|line| is_error(line)) {
+        // From there on; make's own complaints at the end come with it if short.
+        Some(first) => lines[first..lines.len().min(first + SHOWN)].join("\n"),
+        None => lines[lines.len().saturating_sub(SHOWN)..].join("\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_told_from_other_lines() {
+        for line in [
+            "  CC      io_uring/rw.o",
+            "  RUSTC L rust/core.o",
+            "  AR      built-in.a",
+        ] {
+            assert!(is_step(line), "{line}");
+        }
+        for line in [
+            "make[1]: Entering directory '/x'",
+            "  warning: x",
+            "",
+            "  CC",
+            "    | ^^^ x",
+        ] {
+            assert!(!is_step(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_error_is_found_in_the_middle() {
+        let mut log: String = (0..500).map(|n| format!("  CC      {n}.o\n")).collect();
+        log.push_str("io_uring/rw.c:3:1: error: unknown type\nfoo x;\n^\n");
+        log.extend((0..500).map(|n| format!("  CC      more-{n}.o\n")));
+        log.push_str("make[2]: *** [x] Error 1\n");
+        let text = errors(&log);
+        assert!(text.starts_with("io_uring/rw.c:3:1: error"), "{text}");
+        assert_eq!(text.lines().count(), SHOWN);
+        assert_eq!(errors("one\ntwo\n"), "one\ntwo");
+    }
+
+    #[test]
+    fn a_damaged_record_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        fs::write(&path, "{\"built\": \"abc\"").unwrap();
+        assert!(Record::load(&path).built.is_empty());
+        Record {
+            built: "abc".to_owned(),
+            ..Record::default()
+        }
+        .save(&path)
+        .unwrap();
+        assert_eq!(Record::load(&path).built, "abc");
+    }
+}
