@@ -25,7 +25,7 @@ use crate::sqe::{ExtEntry, IORING_FEAT_SQE_GROUP};
 /// How long to wait for something that a working kernel does at once. It bounds a
 /// test on a kernel that is broken and says nothing about speed: an emulated
 /// machine with every debugging aid switched on still has to make it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 const IORING_SETUP_IOPOLL: u32 = 1 << 0;
 const IORING_SETUP_SQPOLL: u32 = 1 << 1;
@@ -459,6 +459,9 @@ pub struct Ring {
     /// With `SQ_REWIND`, the SQEs begin at index 0 each time and the ring's tail
     /// is not used: they are written here, past the crate.
     rewind: Option<Rewind>,
+    /// With `SQPOLL`, how many SQEs were pushed since the last submission: the
+    /// thread may have taken them by now.
+    given: usize,
     enters: u64,
 }
 
@@ -500,6 +503,7 @@ impl Ring {
             registered: None,
             ready: VecDeque::new(),
             rewind,
+            given: 0,
             enters: 0,
         };
         if params.flags & IORING_SETUP_R_DISABLED != 0 && !setup.leave_disabled {
@@ -509,6 +513,10 @@ impl Ring {
             ring.register_itself()?;
         }
         Ok(ring)
+    }
+
+    const fn is_sqpoll(&self) -> bool {
+        self.params.flags & IORING_SETUP_SQPOLL != 0
     }
 
     /// Starts a ring that was set up disabled.
@@ -610,7 +618,9 @@ impl Ring {
         each!(&mut self.queues, ring => {
             // SAFETY: The caller keeps valid what the SQEs point to.
             unsafe { push_all(ring, sqes) }
-        })
+        })?;
+        self.given += sqes.len();
+        Ok(())
     }
 
     /// Pushes one 128-byte SQE to a ring that takes them, `SQE128` or `SQE_MIXED`.
@@ -650,10 +660,10 @@ impl Ring {
     /// Submits the first `n` of what was pushed, by one call. An SQPOLL thread
     /// takes everything.
     pub fn submit_at_most(&mut self, n: usize) -> io::Result<usize> {
-        let pending = self.pending();
-        if self.params.flags & IORING_SETUP_SQPOLL != 0 {
-            return self.submit_to_thread(pending);
+        if self.is_sqpoll() {
+            return self.submit_to_thread();
         }
+        let pending = self.pending();
         if let Some(rewind) = &self.rewind {
             let slots = rewind.sqes.base.as_ptr().cast::<Entry>();
             for (at, sqe) in rewind.pending.iter().enumerate() {
@@ -670,7 +680,7 @@ impl Ring {
     }
 
     /// Lets the SQPOLL thread take what was pushed, and waits until it has.
-    fn submit_to_thread(&mut self, pending: usize) -> io::Result<usize> {
+    fn submit_to_thread(&mut self) -> io::Result<usize> {
         let start = Instant::now();
         loop {
             let (left, asleep) = each!(&mut self.queues, ring => {
@@ -678,7 +688,7 @@ impl Ring {
                 (sq.len(), sq.need_wakeup())
             });
             if left == 0 {
-                return Ok(pending);
+                return Ok(std::mem::take(&mut self.given));
             }
             if start.elapsed() > PATIENCE {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -693,6 +703,9 @@ impl Ring {
     /// Submits everything that was pushed, in as many calls as that needs, and
     /// returns how many SQEs these were. Reaps nothing.
     pub fn submit(&mut self) -> io::Result<usize> {
+        if self.is_sqpoll() {
+            return self.submit_to_thread();
+        }
         let start = Instant::now();
         let mut total = 0;
         while self.pending() > 0 {
