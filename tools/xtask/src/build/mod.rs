@@ -190,8 +190,8 @@ impl Site {
         let base = Base::load(&paths::kernel()?)?;
         let series = Series::load()?;
         let request = Request::load(&profile)?;
+        let llvm = toolchain::choose_llvm(llvm)?;
         let cache = Cache::open()?;
-        let lock = cache.lock()?;
         if kdir.is_some() {
             ensure!(
                 !profile.is_base(),
@@ -199,6 +199,7 @@ impl Site {
                  of them"
             );
         }
+        let lock = cache.lock()?;
 
         let name = match kdir {
             Some(dir) => format!("{profile}-{}", series::kdir_key(dir)?),
@@ -212,7 +213,6 @@ impl Site {
             (true, true) => SPACE_AGAIN,
         })?;
 
-        let llvm = toolchain::choose_llvm(llvm)?;
         toolchain::ensure_programs(&llvm)?;
         let (tree, content) = match kdir {
             Some(dir) => (

@@ -31,16 +31,11 @@ pub(super) fn run(offline: bool) -> Result<ExitCode> {
         covers(&base, &series),
     );
 
-    let cache = Cache::open()?;
-    let lock = cache.lock()?;
-    let pristine = match fetch::cached_source(&cache, &base) {
-        Some(pristine) => pristine,
-        None if offline => {
-            report.skip("the rest needs the kernel source: leave out --offline to fetch it");
-            return Ok(report.end());
-        }
-        None => fetch::source(&cache, &lock, &base, None)?,
-    };
+    if offline && fetch::cached_source(&Cache::open()?, &base).is_none() {
+        report.skip("the rest needs the kernel source: leave out --offline to fetch it");
+        return Ok(report.end());
+    }
+    let pristine = super::fetched()?;
     report.add(
         &format!("{} is the base", pristine.display()),
         base.verify(&pristine),

@@ -62,7 +62,7 @@ pub(super) fn tree(dir: &Path) -> Result<()> {
         dir.display()
     );
     let series = Series::load()?;
-    let (pristine, _lock) = super::fetched()?;
+    let pristine = super::fetched()?;
     say(
         "Copying",
         format!("{} to {}", pristine.display(), dir.display()),
@@ -113,7 +113,7 @@ fn show_all(dir: &Path) -> Result<()> {
 /// Writes the series as mails.
 pub(super) fn export(dir: &Path) -> Result<()> {
     let series = Series::load()?;
-    let (pristine, _lock) = super::fetched()?;
+    let pristine = super::fetched()?;
     let names = mails(&series, &pristine, dir)?;
     for name in names {
         println!("{}", name.display());
@@ -143,7 +143,7 @@ pub(super) fn mails(series: &Series, pristine: &Path, dir: &Path) -> Result<Vec<
 /// Writes the patches anew from what they make of the base.
 pub(super) fn refresh() -> Result<()> {
     let series = Series::load()?;
-    let (pristine, _lock) = super::fetched()?;
+    let pristine = super::fetched()?;
     let repository = small(&series, &pristine)?;
     take_back(&series.kernel, repository.path(), BASE_TAG)?;
     super::rebase_hashes(&Series::load()?, &pristine)
@@ -152,7 +152,7 @@ pub(super) fn refresh() -> Result<()> {
 /// Takes commits back into `kernel/`.
 pub(super) fn import(dir: &Path, base: &str) -> Result<()> {
     let dir = fs::canonicalize(dir).with_context(|| format!("cannot find {}", dir.display()))?;
-    let (pristine, _lock) = super::fetched()?;
+    let pristine = super::fetched()?;
     untracked_edits(&dir, &pristine)?;
     take_back(&paths::kernel()?, &dir, base)?;
     super::rebase_hashes(&Series::load()?, &pristine)

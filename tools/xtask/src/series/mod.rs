@@ -25,7 +25,7 @@ use anyhow::{bail, ensure, Context as _, Result};
 pub(crate) use self::base::Base;
 use self::patch::Patch;
 use crate::{
-    cache::{Cache, Lock, Parts},
+    cache::{self, Cache, Lock, Parts},
     fetch, paths,
     progress::say,
 };
@@ -84,8 +84,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Import { dir, base } => git::import(&dir, &base)?,
         Command::Refresh => git::refresh()?,
         Command::RebaseHashes => {
-            let (pristine, _lock) = fetched()?;
-            rebase_hashes(&Series::load()?, &pristine)?;
+            rebase_hashes(&Series::load()?, &fetched()?)?;
         }
         Command::Remove { dir } => {
             let cache = Cache::open()?;
@@ -96,13 +95,15 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The kernel as it came, fetched if need be, and the lock that keeps it there.
-fn fetched() -> Result<(PathBuf, Lock)> {
+/// The kernel as it came, fetched if need be. Only for that the cache is locked: who
+/// edits the series need not wait for a build.
+fn fetched() -> Result<PathBuf> {
     let cache = Cache::open()?;
-    let lock = cache.lock()?;
     let base = Base::load(&paths::kernel()?)?;
-    let pristine = fetch::source(&cache, &lock, &base, None)?;
-    Ok((pristine, lock))
+    if let Some(pristine) = fetch::cached_source(&cache, &base) {
+        return Ok(pristine);
+    }
+    fetch::source(&cache, &cache.lock()?, &base, None).map_err(cache::explain)
 }
 
 fn rebase_hashes(series: &Series, pristine: &Path) -> Result<()> {
