@@ -119,7 +119,8 @@ impl Rules {
         Self::parse(&text).with_context(|| format!("{} does not hold log rules", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Rules from a file's content.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let RawRules {
             expect,
             rule,

@@ -188,26 +188,57 @@ fn select(all: &[String], filters: &[String], exact: bool) -> Result<Vec<String>
         .collect())
 }
 
-/// The command that runs one test again as it was run.
-fn reproduction(args: &Args, subject: &Subject, accel: Accel, mem: u32, test: &str) -> String {
-    let mut words = vec![
-        "cargo".to_owned(),
-        "xtask".to_owned(),
-        "qemu-test".to_owned(),
-    ];
-    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
-    option("--profile", subject.profile.to_string());
+/// The command that does the same again: for one test, or for all that were chosen.
+fn reproduction(
+    args: &Args,
+    subject: &Subject,
+    accel: Accel,
+    mem: u32,
+    test: Option<&str>,
+) -> String {
+    let mut words = ["cargo", "xtask", "qemu-test"].map(str::to_owned).to_vec();
+    let mut option = |name: &str, value: &str| {
+        words.extend([name.to_owned(), value.to_owned()]);
+    };
+    option("--profile", subject.profile.name());
     if subject.given {
-        option("--kernel", subject.bzimage.display().to_string());
+        option("--kernel", &subject.bzimage.display().to_string());
+    } else {
+        let build::Options {
+            llvm,
+            kdir,
+            tarball,
+            jobs: _,
+        } = &args.options;
+        if llvm != "1" {
+            option("--llvm", llvm);
+        }
+        for (name, path) in [("--kdir", kdir), ("--tarball", tarball)] {
+            if let Some(path) = path {
+                option(name, &path.display().to_string());
+            }
+        }
     }
-    option("--smp", args.smp.to_string());
-    option("--mem", mem.to_string());
-    option("--accel", accel.name().to_owned());
+    option("--smp", &args.smp.to_string());
+    option("--mem", &mem.to_string());
+    option("--accel", accel.name());
     if args.repeat > 1 {
-        option("--repeat", args.repeat.to_string());
+        option("--repeat", &args.repeat.to_string());
     }
-    words.push("--exact".to_owned());
-    words.extend(["--filter".to_owned(), test.to_owned()]);
+    if args.timeout_scale != 1.0 {
+        option("--timeout-scale", &args.timeout_scale.to_string());
+    }
+    match test {
+        Some(test) => option("--filter", test),
+        None => {
+            for filter in &args.filter {
+                option("--filter", filter);
+            }
+        }
+    }
+    if test.is_some() || args.exact {
+        words.push("--exact".to_owned());
+    }
     let words: Vec<_> = words.into_iter().map(Into::into).collect();
     qemu::quoted(&words)
 }
@@ -600,7 +631,7 @@ fn print_report(args: &Args, subject: &Subject, run: &Run<'_>, report: &Report) 
     if !names.is_empty() && !report.interrupted {
         text += "\nTo run one of them again:\n";
         for name in names.iter().take(REPEATED) {
-            let command = reproduction(args, subject, report.accel, report.mem_mib, name);
+            let command = reproduction(args, subject, report.accel, report.mem_mib, Some(name));
             let _ = writeln!(text, "    {command}");
         }
         if names.len() > REPEATED {
@@ -609,24 +640,8 @@ fn print_report(args: &Args, subject: &Subject, run: &Run<'_>, report: &Report) 
         text.push('\n');
         text += &table(report, &names);
     } else if report.verdict != Verdict::Passed && !report.interrupted {
-        let again = [
-            "--profile",
-            &report.profile,
-            "--smp",
-            &report.smp.to_string(),
-            "--accel",
-            report.accel.name(),
-        ]
-        .join(" ");
-        let kernel = if subject.given {
-            format!(" --kernel {}", subject.bzimage.display())
-        } else {
-            String::new()
-        };
-        let _ = writeln!(
-            text,
-            "\nTo run it again:\n    cargo xtask qemu-test {again}{kernel}\n"
-        );
+        let command = reproduction(args, subject, report.accel, report.mem_mib, None);
+        let _ = writeln!(text, "\nTo run it again:\n    {command}\n");
     }
     if report.not_run > 0 {
         let _ = writeln!(text, "{} not run", report.not_run);
@@ -768,6 +783,68 @@ mod tests {
             let test = TEST_TIMEOUT * slowdown;
             // Init must have the time to report a hang itself.
             assert!(limits(slowdown, test).silence > test + Duration::from_secs(12) * slowdown);
+        }
+    }
+
+    #[test]
+    fn a_reproduction_is_a_command_that_is_understood() {
+        use clap::Parser as _;
+
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+
+        let line = [
+            "",
+            "--kdir",
+            "/a b",
+            "--llvm",
+            "-19",
+            "--filter",
+            "f1",
+            "--filter",
+            "f2 (a|b)",
+            "--smp",
+            "4",
+            "--repeat",
+            "3",
+            "--timeout-scale",
+            "2.5",
+            "--profile",
+            "base",
+        ];
+        let args = Line::parse_from(line).args;
+        let subject = Subject {
+            profile: args.profile[0].clone(),
+            bzimage: "/build/bzImage".into(),
+            config: String::new(),
+            given: false,
+        };
+        for (test, filter, exact) in [
+            (Some("f1::a"), names(&["f1::a"]), true),
+            (None, args.filter.clone(), false),
+        ] {
+            let command = reproduction(&args, &subject, Accel::Tcg, 1024, test);
+            let words = std::process::Command::new("sh")
+                .args(["-c", &format!("printf '%s\\n' {command}")])
+                .output()
+                .unwrap();
+            let words = String::from_utf8(words.stdout).unwrap();
+            let mut words = words.lines();
+            assert!(words.by_ref().take(2).eq(["cargo", "xtask"]));
+            let parsed = Line::parse_from(words).args;
+            assert_eq!(parsed.profile, args.profile);
+            assert_eq!(parsed.filter, filter);
+            assert_eq!(parsed.exact, exact);
+            assert_eq!(parsed.accel, kvm::Choice::Tcg);
+            assert_eq!((parsed.smp, parsed.mem), (4, Some(1024)));
+            assert_eq!(parsed.repeat, 3);
+            assert_eq!(parsed.kernel, None);
+            assert_eq!(parsed.options.kdir, args.options.kdir);
+            assert_eq!(parsed.options.llvm, "-19");
+            assert_eq!(parsed.timeout_scale, 2.5);
         }
     }
 

@@ -212,3 +212,179 @@ pub(crate) fn print(text: &str) {
 pub(crate) fn closing(passed: u32, failed: u32, skipped: u32) -> String {
     format!("{passed} passed, {failed} failed, {skipped} skipped\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
+
+    use harness::protocol::{Fault, Message, Session, VERSION};
+
+    use super::*;
+    use crate::{kvm::Accel, log_rules::Rules};
+
+    const WHOLE: &str = "Linux version 7.3.4\nsqe-group: begin\nsqe-group: end\n";
+
+    fn rules() -> Rules {
+        Rules::parse(include_str!("../../../ci/log-rules.toml")).unwrap()
+    }
+
+    /// A run in which one test passed.
+    fn good<'a>(rules: &'a Rules, log: &str) -> Run<'a> {
+        let mut session = Session::default();
+        for message in [
+            Message::Begin {
+                version: VERSION,
+                kernel: "Linux".to_owned(),
+                cpus: 1,
+                groups: true,
+                tests: 1,
+            },
+            Message::Start {
+                test: "a".to_owned(),
+                round: 1,
+            },
+            Message::Result {
+                test: "a".to_owned(),
+                outcome: Outcome::Passed,
+                ms: 1,
+                output: String::new(),
+            },
+            Message::End {
+                passed: 1,
+                failed: 0,
+                skipped: 0,
+                taint: 0,
+            },
+        ] {
+            session.push(message).unwrap();
+        }
+        let mut scanner = Scanner::new(rules);
+        scanner.push(log.as_bytes());
+        scanner.finish();
+        Run {
+            accel: Accel::Tcg,
+            session,
+            fault: None,
+            scanner,
+            status: Some(ExitStatus::from_raw(0)),
+            timed_out: None,
+            interrupted: false,
+            elapsed: Duration::ZERO,
+            stderr: String::new(),
+        }
+    }
+
+    fn verdict(run: &Run<'_>) -> Verdict {
+        evidence(run).judge()
+    }
+
+    #[test]
+    fn a_good_run_passes_without_words() {
+        let rules = rules();
+        let run = good(&rules, WHOLE);
+        assert_eq!(verdict(&run), Verdict::Passed);
+        assert_eq!(causes(&run, Verdict::Passed, Path::new("/run")), "");
+    }
+
+    /// What is changed, the verdict, and a word of the explanation.
+    type Deviation = (fn(&mut Run<'_>), Verdict, &'static str);
+
+    #[test]
+    fn each_deviation_is_explained() {
+        let rules = rules();
+        let deviations: [Deviation; 9] = [
+            (
+                |run| run.session.taint = 1 << 9,
+                Verdict::Infrastructure,
+                "tainted (0x200)",
+            ),
+            (
+                |run| run.fault = Some(Fault::Version { theirs: 9 }),
+                Verdict::Infrastructure,
+                "version 9",
+            ),
+            (
+                |run| run.session.stage = Stage::Refused("no SQE groups".to_owned()),
+                Verdict::Infrastructure,
+                "no SQE groups",
+            ),
+            (
+                |run| run.session.stage = Stage::Broken("no port".to_owned()),
+                Verdict::Infrastructure,
+                "no port",
+            ),
+            (
+                |run| {
+                    run.status = Some(ExitStatus::from_raw(1 << 8));
+                    run.stderr = "no such accelerator".to_owned();
+                },
+                Verdict::Infrastructure,
+                "no such accelerator",
+            ),
+            (
+                |run| run.session.results[0].outcome = Outcome::Skipped,
+                Verdict::Infrastructure,
+                "nothing was shown",
+            ),
+            (
+                |run| {
+                    run.status = None;
+                    run.timed_out = Some("waited 9 s to power off".to_owned());
+                },
+                Verdict::Lost,
+                "waited 9 s",
+            ),
+            (
+                |run| run.session.stage = Stage::Silent,
+                Verdict::Lost,
+                "never reported",
+            ),
+            (
+                |run| run.session.stage = Stage::Begun(Some(("b::c".to_owned(), 1))),
+                Verdict::Lost,
+                "b::c was running",
+            ),
+        ];
+        for (change, expected, word) in deviations {
+            let mut run = good(&rules, WHOLE);
+            change(&mut run);
+            assert_eq!(verdict(&run), expected, "{word}");
+            let text = causes(&run, expected, Path::new("/run"));
+            assert!(text.contains(word), "{word}: {text}");
+            assert!(text.contains("/run/console.log"), "{word}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_log_is_part_of_it() {
+        let rules = rules();
+        for (log, expected, word) in [
+            ("", Verdict::Infrastructure, "not whole"),
+            (
+                "Linux version 7.3.4\nsqe-group: begin\n",
+                Verdict::Infrastructure,
+                "init's last line",
+            ),
+            (
+                "Linux version 7.3.4\nsqe-group: begin\nsqe-group: run a\nWARNING: x\nsqe-group: end\n",
+                Verdict::Splat,
+                "warning, while a was running",
+            ),
+        ] {
+            let run = good(&rules, log);
+            assert_eq!(verdict(&run), expected, "{log}");
+            let text = causes(&run, expected, Path::new("/run"));
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_failed_program_is_a_failure() {
+        let rules = rules();
+        let mut run = good(&rules, WHOLE);
+        run.session.exit = Some(1);
+        assert_eq!(verdict(&run), Verdict::Failed);
+        run.session.exit = Some(0);
+        assert_eq!(verdict(&run), Verdict::Passed);
+    }
+}
