@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{bail, ensure, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use crate::{
     cache::{self, Cache, Lock},
@@ -49,8 +49,12 @@ impl Suite {
             // The system has never fetched its lists.
             None => {
                 let own = system_lists(&dir)?;
-                run::output(apt_get(&own).arg("update"))
-                    .context("cannot get the package lists of this system's own sources")?;
+                run::output(apt_get(&own).arg("update")).map_err(|error| {
+                    anyhow!(
+                        "cannot get the lists of this system's own package sources ({})",
+                        run::last_word(&error)
+                    )
+                })?;
                 archive_of(&run::output(listing().args(&own))?)
                     .context("none of apt's sources is Debian's main archive")?
             }
@@ -59,8 +63,10 @@ impl Suite {
             &dir.join(name).join("parts/debian.list"),
             format!("deb [signed-by={KEYRING}] {address} {name} main\n").as_bytes(),
         )?;
-        run::output(apt_get(&options).arg("update"))
-            .with_context(|| format!("cannot get the package list of Debian's {name}"))?;
+        run::output(apt_get(&options).arg("update")).map_err(|error| {
+            let why = run::last_word(&error);
+            anyhow!("cannot get the package list of Debian's {name}: no network? ({why})")
+        })?;
         Ok(Self {
             name: name.to_owned(),
             options,

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{anyhow, bail, Context as _, Result};
+use anyhow::{anyhow, bail, ensure, Context as _, Result};
 
 use crate::{
     apt,
@@ -60,6 +60,7 @@ pub(crate) fn source(
     cache.need_space(SPACE)?;
     if let Some(tarball) = tarball {
         // Asked for by name: no other will do.
+        ensure!(tarball.is_file(), "there is no file {}", tarball.display());
         install(cache, lock, base, tarball, &dir)
             .with_context(|| format!("cannot use {}", tarball.display()))?;
         return Ok(dir);
@@ -169,7 +170,8 @@ fn install(cache: &Cache, lock: &Lock, base: &Base, archive: &Path, dir: &Path) 
             bar.inc();
             Ok(())
         },
-    )?;
+    )
+    .with_context(|| format!("{} cannot be unpacked", tar.display()))?;
     bar.finish();
     base.verify(&new)?;
     // The patched tree is linked to the files of the old one.

@@ -46,6 +46,16 @@ fn tail(output: &str) -> String {
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }
 
+/// The last line of an error: a failed program's own last word, without its command
+/// line and what else it said.
+pub(crate) fn last_word(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+        .lines()
+        .next_back()
+        .unwrap_or_default()
+        .to_owned()
+}
+
 /// Runs the program and returns what it wrote to stdout.
 ///
 /// # Errors
@@ -193,6 +203,7 @@ mod tests {
         let error = output(Command::new("sh").args(["-c", "echo why >&2; exit 1"])).unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("`sh -c") && text.ends_with("why"), "{text}");
+        assert_eq!(last_word(&error), "why");
     }
 
     #[test]
