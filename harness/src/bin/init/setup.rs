@@ -54,6 +54,8 @@ pub(crate) fn mounts() -> Result<()> {
         ("devpts", "/dev/pts"),
         ("debugfs", "/sys/kernel/debug"),
         ("tracefs", "/sys/kernel/tracing"),
+        // For block devices of null_blk that behave as a test wants them.
+        ("configfs", "/sys/kernel/config"),
         ("cgroup2", "/sys/fs/cgroup"),
     ] {
         // Absent from some profiles; a test that needs one skips itself.
