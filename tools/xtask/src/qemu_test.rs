@@ -550,13 +550,7 @@ fn summarize(
 ) -> Report {
     let session = &run.session;
     let interrupted_test = session.running().map(str::to_owned);
-    // A test that took the guest with it has failed; on Ctrl-C nobody knows.
-    let died = u32::from(interrupted_test.is_some() && !run.interrupted);
-    let (passed, failed, skipped) = (
-        session.count(&[Outcome::Passed]),
-        session.count(&[Outcome::Failed, Outcome::Timeout]) + died,
-        session.count(&[Outcome::Skipped]),
-    );
+    let (passed, failed, skipped) = count(run);
     Report {
         verdict,
         profile: subject.profile.to_string(),
@@ -577,6 +571,29 @@ fn summarize(
         directory: dir.to_owned(),
         interrupted: run.interrupted,
     }
+}
+
+/// How many tests passed, failed and were skipped, all things considered: one that
+/// took the guest with it has failed, and so has one that made the kernel complain,
+/// whatever it says itself.
+fn count(run: &Run<'_>) -> (u32, u32, u32) {
+    let session = &run.session;
+    // On Ctrl-C nobody knows.
+    let died = u32::from(session.running().is_some() && !run.interrupted);
+    let complained = session.results.iter().filter(|result| {
+        result.outcome == Outcome::Passed
+            && run
+                .scanner
+                .findings()
+                .iter()
+                .any(|finding| finding.test.as_deref() == Some(&result.test))
+    });
+    let complained = u32::try_from(complained.count()).unwrap_or(u32::MAX);
+    (
+        session.count(&[Outcome::Passed]) - complained,
+        session.count(&[Outcome::Failed, Outcome::Timeout]) + complained + died,
+        session.count(&[Outcome::Skipped]),
+    )
 }
 
 /// The tests that failed, each once, in the order in which they ran.
