@@ -45,9 +45,11 @@ const EVERY: Duration = Duration::from_secs(5);
 /// files.
 const REPEATED: usize = 10;
 
-/// Exit status: 0 passed, 1 a test failed, 3 kernel splat, 4 guest lost,
-/// 5 infrastructure error, 130 interrupted.
+/// Arguments of `cargo xtask qemu-test`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Exit status: 0 passed, 1 a test failed, 3 the kernel complained or died, 4 the guest was lost, 5 infrastructure error (nothing is known), 130 interrupted."
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) options: build::Options,
