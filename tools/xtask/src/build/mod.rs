@@ -82,7 +82,7 @@ const SPACE_AGAIN: u64 = GIB / 2;
 
 /// Lines that a build from nothing prints, where none is on record: about those of
 /// the profile `default`.
-const LINES: u64 = 1900;
+const LINES: u64 = 1970;
 
 /// Lines of compiler output that an error shows.
 const SHOWN: usize = 40;

@@ -195,7 +195,7 @@ pub(super) fn apply(
     .with_context(|| {
         let version = base::version(&tree).unwrap_or_default();
         format!(
-            "{} is Linux {version}; the series is made for {made_for}, and does not fit",
+            "{} is Linux {version}, the series is made for {made_for}",
             tree.display()
         )
     })?;
