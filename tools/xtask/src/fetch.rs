@@ -153,7 +153,8 @@ fn install(cache: &Cache, lock: &Lock, base: &Base, archive: &Path, dir: &Path) 
         Unit::Things("files"),
         Some(base.entries),
     );
-    run::checked_lines(
+    let mut complaint = String::new();
+    let status = run::lines(
         Command::new("tar")
             .args([
                 "--extract",
@@ -166,12 +167,19 @@ fn install(cache: &Cache, lock: &Lock, base: &Base, archive: &Path, dir: &Path) 
             .arg("--directory")
             .arg(&new)
             .env("LC_ALL", "C"),
-        |_| {
+        |line| {
             bar.inc();
+            // The first is the reason, the others follow from it.
+            if complaint.is_empty() && line.starts_with("tar: ") {
+                complaint = line.to_owned();
+            }
             Ok(())
         },
-    )
-    .with_context(|| format!("{} cannot be unpacked", tar.display()))?;
+    )?;
+    if !status.success() {
+        drop(bar);
+        bail!("{} cannot be unpacked: {complaint}", archive.display());
+    }
     bar.finish();
     base.verify(&new)?;
     // The patched tree is linked to the files of the old one.
