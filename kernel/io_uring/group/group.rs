@@ -82,10 +82,7 @@ pub unsafe extern "C" fn io_group_init_member(req: *mut bindings::io_kiocb) -> c
 #[export]
 pub unsafe extern "C" fn io_group_open(leader: *mut bindings::io_kiocb) {
     // SAFETY: by the safety requirements.
-    let (leader, ring) = unsafe { (Request::from_raw(leader), Ring::from_raw((*leader).ctx)) };
-
-    Leader::open(leader);
-    ring.change_int_flags(0, bindings::IO_RING_F_GROUP_OPEN);
+    Leader::open(unsafe { Request::from_raw(leader) });
 }
 
 /// `req` joins the group that is open. It is bad if `err` is not 0, which is its result then.
@@ -282,6 +279,20 @@ pub unsafe extern "C" fn io_group_members(leader: *const bindings::io_kiocb) -> 
     match unsafe { Request::from_raw(leader.cast_mut()).part() } {
         Part::Leader(leader) => leader.group().members(),
         Part::Member(_) => 0,
+    }
+}
+
+/// Whether SQEs are joining the group of `leader`.
+///
+/// # Safety
+///
+/// `leader` must be a leader, with the `uring_lock` of its ring held.
+#[export]
+pub unsafe extern "C" fn io_group_forming(leader: *const bindings::io_kiocb) -> bool {
+    // SAFETY: by the safety requirements.
+    match unsafe { Request::from_raw(leader.cast_mut()).part() } {
+        Part::Leader(leader) => leader.group().phase() == Phase::Forming,
+        Part::Member(_) => false,
     }
 }
 
