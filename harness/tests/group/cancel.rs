@@ -612,9 +612,12 @@ fn x1_races(#[values(RingMode::Default, RingMode::DeferTaskrun, RingMode::Sqpoll
     drop(waits);
 }
 
-every_pollable_mode!(x1_leader_runs, x1_members_in_flight, x2_members_in_flight);
+// In every mode: `tables.rs`.
 
 main_modes!(
+    x1_leader_runs,
+    x1_members_in_flight,
+    x2_members_in_flight,
     x1_leader_blocks_in_a_worker,
     x1_waits_in_a_chain,
     x1_only_what_matches,

@@ -649,14 +649,14 @@ fn f6_invalid_index_of_the_last_member(
 every_mode!(
     f1_leader_and_members,
     f1_sizes,
-    f1_chain_goes_on_by_the_leaders_flag,
     f2_ends_with_the_submission,
-    f4_members_do_not_link_or_drain,
     f5_one_bad_sqe,
     f5_in_a_chain,
 );
 
 main_modes!(
+    f1_chain_goes_on_by_the_leaders_flag,
+    f4_members_do_not_link_or_drain,
     f1_ends_with_the_first_sqe_without_the_flag,
     f3_a_leader_alone,
     f3_a_lone_leader_is_not_held_to_the_rules,

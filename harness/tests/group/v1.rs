@@ -268,7 +268,11 @@ fn v1_10_members_are_checked_like_any_sqe(mode: RingMode) {
         .run(&mut ring, &ops);
 }
 
-every_mode!(v1_05_polled_completions, v1_08_members_in_order);
+in_modes!(
+    v1_05_polled_completions:
+    iopoll Iopoll,
+    hybrid_iopoll HybridIopoll,
+);
 
 main_modes!(
     v1_01_last_sqe_still_has_the_flag,
@@ -277,6 +281,7 @@ main_modes!(
     v1_04_cancelled_by_its_chain,
     v1_06_failing_in_a_worker,
     v1_07_drain_counts_members,
+    v1_08_members_in_order,
     v1_09_a_failed_member_breaks_the_chain,
     v1_10_members_are_checked_like_any_sqe,
 );
