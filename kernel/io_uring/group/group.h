@@ -4,7 +4,6 @@
 
 #include <linux/io_uring_types.h>
 #include "../cancel.h"
-extern int io_group_mut;
 
 /*
  * SQE groups: a leader, then members that are issued once it has completed. The
@@ -21,6 +20,11 @@ extern int io_group_mut;
 #define IO_GROUP_SQE_FLAGS	0
 #define IO_GROUP_SQE_EXT_FLAGS	0
 #endif
+
+/* what a cancellation looks for */
+#define IO_GROUP_LEADERS	1
+#define IO_GROUP_HELD		2
+#define IO_GROUP_INFLIGHT	4
 
 #define IO_RING_F_IN_GROUP	(IO_RING_F_GROUP_OPEN | IO_RING_F_GROUP_SKIP)
 
@@ -39,7 +43,8 @@ unsigned int io_group_members(const struct io_kiocb *leader);
 bool io_group_forming(const struct io_kiocb *leader);
 bool io_group_cancel_held(struct io_kiocb *leader);
 int io_group_cancel_match(struct io_ring_ctx *ctx, struct io_cancel_data *cd,
-			  bool all, struct io_kiocb **leader);
+			  unsigned int what, bool all,
+			  struct io_kiocb **leader);
 
 /* io_uring.c, for group.rs */
 void io_group_queue_member(struct io_kiocb *req, int err);
@@ -73,6 +78,23 @@ static inline bool io_group_has(const struct io_kiocb *leader,
 #endif
 }
 
+static inline struct io_kiocb *io_cancel_leader(struct io_cancel_data *cd)
+{
+#ifdef CONFIG_IO_URING_GROUP
+	return cd->leader;
+#else
+	return NULL;
+#endif
+}
+
+static inline void io_cancel_set_leader(struct io_cancel_data *cd,
+					struct io_kiocb *leader)
+{
+#ifdef CONFIG_IO_URING_GROUP
+	cd->leader = leader;
+#endif
+}
+
 static inline bool io_has_groups(struct io_ring_ctx *ctx)
 {
 #ifdef CONFIG_IO_URING_GROUP
@@ -91,7 +113,8 @@ static inline void io_group_poison(struct io_kiocb *req)
 
 static inline bool io_sqe_has_ext_flags(const struct io_uring_sqe *sqe)
 {
-	return READ_ONCE(sqe->flags) & IO_GROUP_SQE_FLAGS;
+	return IO_GROUP_SQE_FLAGS &&
+	       (READ_ONCE(sqe->flags) & IO_GROUP_SQE_FLAGS);
 }
 
 static inline bool io_sqe_in_group(const struct io_uring_sqe *sqe)
@@ -104,7 +127,7 @@ static inline u16 io_sqe_personality(const struct io_uring_sqe *sqe)
 {
 	if (io_sqe_has_ext_flags(sqe))
 		return READ_ONCE(sqe->ext_personality);
-	return READ_ONCE(sqe->personality);
+	return sqe->personality;
 }
 
 #endif

@@ -29,6 +29,7 @@
 mod request;
 pub mod state;
 
+use core::ptr;
 use kernel::{
     bindings,
     error::code,
@@ -296,11 +297,13 @@ pub unsafe extern "C" fn io_group_forming(leader: *const bindings::io_kiocb) -> 
     }
 }
 
-/// Cancels members that match `cd` while they are held: the first one, or all. Stops at a group
-/// whose leader matches.
+/// Looks for what matches `cd`, the first one or `all`. `what` says for what: `IO_GROUP_HELD` are
+/// members that their leader holds, which become cancelled. With `IO_GROUP_LEADERS` it stops at a
+/// group whose leader matches.
 ///
 /// `cursor` is the leader of the group to go on behind, or null to begin. It becomes that of the
-/// group that matches as a whole, or null if there is none. Returns how many members it cancelled.
+/// group that matches as a whole, or null if there is none. Returns how many members were cancelled,
+/// or `-EALREADY` if the one that matches will not be issued anyway.
 ///
 /// # Safety
 ///
@@ -310,6 +313,7 @@ pub unsafe extern "C" fn io_group_forming(leader: *const bindings::io_kiocb) -> 
 pub unsafe extern "C" fn io_group_cancel_match(
     ctx: *mut bindings::io_ring_ctx,
     cd: *mut bindings::io_cancel_data,
+    what: c_uint,
     all: bool,
     cursor: *mut *mut bindings::io_kiocb,
 ) -> c_int {
@@ -327,25 +331,26 @@ pub unsafe extern "C" fn io_group_cancel_match(
     };
 
     // SAFETY: by the safety requirements.
-    unsafe { *cursor = core::ptr::null_mut() };
+    unsafe { *cursor = ptr::null_mut() };
     while let Some(leader) = group {
-        // SAFETY: both are valid, and the lock is held.
-        let whole = unsafe { bindings::io_cancel_leader_match(leader.as_ptr(), cd) };
-
-        // With the group its members go as well, but those that match by themselves count.
-        if all || !whole {
+        if what & bindings::IO_GROUP_HELD != 0 {
             for member in leader.held() {
                 // SAFETY: both are valid, and the lock is held.
-                if unsafe { bindings::io_cancel_held_match(member.as_ptr(), cd) } && member.cancel()
-                {
-                    nr += 1;
-                    if !all {
-                        return nr;
-                    }
+                if !unsafe { bindings::io_cancel_held_match(member.as_ptr(), cd) } {
+                    continue;
+                }
+                let newly = member.cancel();
+
+                nr += c_int::from(newly);
+                if !all {
+                    return if newly { 1 } else { code::EALREADY.to_errno() };
                 }
             }
         }
-        if whole {
+        // SAFETY: both are valid, and the lock is held.
+        if what & bindings::IO_GROUP_LEADERS != 0
+            && unsafe { bindings::io_cancel_leader_match(leader.as_ptr(), cd) }
+        {
             // SAFETY: by the safety requirements.
             unsafe { *cursor = leader.as_ptr() };
             return nr;
@@ -367,7 +372,9 @@ pub unsafe extern "C" fn io_group_cancel_held(leader: *mut bindings::io_kiocb) -
     let Part::Leader(leader) = (unsafe { Request::from_raw(leader).part() }) else {
         return false;
     };
-    let (group, newly) = leader.group().cancel(leader.held().next().is_some());
+    let (group, newly) = leader
+        .group()
+        .cancel(leader.held().any(|member| member.state().is_pending()));
 
     leader.set_group(group);
     newly

@@ -438,15 +438,22 @@ impl Leader {
 
     /// Hooks the group by the leader, which is done with its node, as the members will need
     /// theirs.
+    ///
+    /// A group that has failed before it was started is not hooked, and does not get so here.
     #[inline]
     pub(crate) fn rehook(&self) {
-        if let Some(node) = self.first_hook() {
-            // SAFETY: the node has been initialised by `push()`, and is on no other list.
-            unsafe { hlist_del(node) };
+        let (old, new) = (self.hook_node(), self.0.hash_node());
+
+        // SAFETY: `old` has been initialised by `push()`, and is on no other list. The leader has
+        // completed, so its node is idle. What is left in there is of no use: IOPOLL leaves poison.
+        unsafe {
+            if (*old).pprev.is_null() {
+                (*new).pprev = ptr::null_mut();
+            } else {
+                hlist_del(old);
+                hlist_add(new, self.0.ring().groups());
+            }
         }
-        // SAFETY: the leader has completed, so its node is idle. What is left in there is of no
-        // use: IOPOLL leaves poison.
-        unsafe { hlist_add(self.0.hash_node(), self.0.ring().groups()) };
     }
 
     /// How the leader has completed.
@@ -620,12 +627,12 @@ impl Member {
         self.0.as_ptr()
     }
 
-    /// Cancels the member. Returns false if there is nothing left to cancel.
+    /// Cancels the member. Returns false if it will not be issued anyway.
     pub(crate) fn cancel(&self) -> bool {
         let (state, newly) = self.state().cancel();
 
         self.0.set_word(state.into_raw());
-        newly
+        newly && !self.leader().group().is(Mark::Cancelled)
     }
 
     /// Its leader.

@@ -307,16 +307,16 @@ impl Group {
         group.put()
     }
 
-    /// The whole group is cancelled, after it has been started. `held` is whether it has members
-    /// that are. Returns whether it is them that are cancelled by this; requests that run are to
-    /// be looked for in any case.
+    /// The whole group is cancelled, after it has been started. `pending` is whether it has members
+    /// which are, see [`Member::is_pending`]. Returns whether it is them that are cancelled by this;
+    /// requests that run are to be looked for in any case.
     #[inline]
-    pub fn cancel(self, held: bool) -> (Self, bool) {
+    pub fn cancel(self, pending: bool) -> (Self, bool) {
         debug_assert!(!matches!(
             self.phase(),
             Phase::Forming | Phase::Waiting | Phase::Done
         ));
-        let newly = held && !self.is(Mark::Cancelled);
+        let newly = pending && !self.is(Mark::Cancelled);
 
         (self.with(Mark::Cancelled), newly)
     }
@@ -383,14 +383,20 @@ impl Member {
         Member(self.0 | Self::ISSUED)
     }
 
+    /// Whether it is held, and nothing but its leader stands between it and its opcode.
+    #[inline]
+    pub const fn is_pending(self) -> bool {
+        self.0 & (Self::ISSUED | Self::BAD | Self::CANCELLED) == 0
+    }
+
     /// A cancellation matches the member. Only one that is held can be cancelled in here, and only
     /// once; whether one that has been issued can be is up to its opcode.
     #[inline]
     pub fn cancel(self) -> (Self, bool) {
-        if self.0 & (Self::ISSUED | Self::BAD | Self::CANCELLED) != 0 {
-            (self, false)
-        } else {
+        if self.is_pending() {
             (Member(self.0 | Self::CANCELLED), true)
+        } else {
+            (self, false)
         }
     }
 }
