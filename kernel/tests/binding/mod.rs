@@ -70,8 +70,6 @@ pub(crate) enum Event {
     /// The list of requests that have completed is flushed. While a fan-out runs it's by a member
     /// that posts CQEs on its way.
     Flush,
-    /// X1 finds the leader in flight, stops it, and does not look any further.
-    CancelLeader(u8),
     /// X1 finds the group, or the deadline of X4 strikes; stops these of its requests, by bit.
     CancelGroup(u8, u16),
     /// X2; the member is stopped if it is in flight and this says so.
@@ -93,8 +91,6 @@ enum Place {
     InFlight,
     /// The same, and a cancellation has stopped it.
     Struck,
-    /// A leader that X1 has stopped in place of its group. It's by its result that the group knows.
-    StruckAlone,
     /// On `compl_reqs`.
     Completed,
     /// A leader that is waited for.
@@ -521,7 +517,6 @@ impl World {
 
     /// `io_group_fan_out()`, up to its loop.
     fn task_fan_out(&mut self, leader: u8) {
-        self.reqs[usize::from(leader)].hooked = true;
         self.set_group(leader, self.group(leader).fan_out(self.exiting));
         self.fanning = Some((leader, false));
     }
@@ -624,8 +619,8 @@ impl World {
         if !self.reqs[usize::from(leader)].hooked {
             return self.model.cancel_group(program, element, &[], ENOENT);
         }
-        let held = self.held(leader).next().is_some();
-        let (group, newly) = self.group(leader).cancel(held);
+        let pending = self.held(leader).any(|id| self.member(id).is_pending());
+        let (group, newly) = self.group(leader).cancel(pending);
 
         self.set_group(leader, group);
         for &id in &ids {
@@ -653,9 +648,11 @@ impl World {
             Place::Idle if self.reqs[usize::from(req.leader)].hooked => {
                 let (member, newly) = self.member(id).cancel();
                 self.reqs[usize::from(id)].word = member.into_raw();
-                if newly {
-                    ret = 0;
-                }
+                ret = if newly && !self.group(req.leader).is(Mark::Cancelled) {
+                    0
+                } else {
+                    EALREADY
+                };
             }
             _ => {}
         }
@@ -692,7 +689,6 @@ impl World {
                         events.push(Event::Complete(id, Ending::Short));
                     }
                 }
-                Place::StruckAlone => events.push(Event::Complete(id, Ending::Cancelled)),
                 _ => {}
             }
         }
@@ -730,9 +726,6 @@ impl World {
 
             if members.is_empty() || over {
                 continue;
-            }
-            if self.in_flight(leader) {
-                events.push(Event::CancelLeader(leader as u8));
             }
             let mask = program
                 .requests(element)
@@ -781,12 +774,6 @@ impl World {
                 self.complete(program, id)?;
             }
             Event::Flush => self.flush(program)?,
-            Event::CancelLeader(leader) => {
-                self.cancels -= 1;
-                self.reqs[usize::from(leader)].place = Place::StruckAlone;
-                let (element, id) = (program.element(leader.into()), usize::from(leader));
-                self.model.cancel_group(program, element, &[id], 0)?;
-            }
             Event::CancelGroup(leader, struck) => {
                 self.cancels -= 1;
                 self.cancel_group(program, leader, struck)?;

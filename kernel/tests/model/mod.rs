@@ -488,15 +488,17 @@ impl Model {
             return check(ret == ENOENT, "X1: a group that waits is not found");
         }
 
-        let waiting = || program.members(element).filter(|&id| self.waits(id));
-        // Open: is it new for members that were cancelled by themselves, that go with a leader
-        // which was cancelled by itself, or with a task that exits?
+        // One that was cancelled by itself is not cancelled anew.
+        let waits = |id: usize| self.waits(id) && !self.requests[id].cancelled;
+        let waiting = program.members(element).any(waits);
+        // Open: is it new for members that go with a leader which was cancelled by itself, or with
+        // a task that exits?
         let leader_cancelled = self.requests[program.head(element)].cancelled
             || self.leader_result(program, element) == Some(ECANCELED);
         let open = leader_cancelled || self.exiting;
         let already = self.cancelled[element];
-        let maybe = waiting().count() > 0 && (open || !already);
-        let surely = waiting().any(|id| !self.requests[id].cancelled) && !already && !open;
+        let maybe = waiting && !already;
+        let surely = maybe && !open;
 
         if !struck.is_empty() || surely {
             check(ret == 0, "X1: returns 0, something was newly cancelled")?;
@@ -530,13 +532,11 @@ impl Model {
             check(ret != 0, "X2: was not stopped")?;
         } else if !self.started(program, element) {
             check(ret == ENOENT, "X2: a group that waits is not found")?;
-        } else if self.requests[id].cancelled {
-            check(ret != 0, "X2: was cancelled before")?;
+        } else if self.requests[id].cancelled || self.cancelled[element] {
+            check(ret == EALREADY, "X2: was cancelled before")?;
         } else {
-            // Open: is it new for a member of a group that was cancelled before?
-            let already = self.cancelled[element]
-                || self.exiting
-                || self.leader_result(program, element) == Some(ECANCELED);
+            // Open: is it new for a member that goes with its leader, or its task?
+            let already = self.exiting || self.leader_result(program, element) == Some(ECANCELED);
             check(ret == 0 || already, "X2: cancels a member that waits")?;
         }
         self.requests[id].cancelled |= ret == 0;
