@@ -95,7 +95,11 @@ pub unsafe extern "C" fn io_group_open(leader: *mut bindings::io_kiocb) {
 ///
 /// `req` must be owned by the caller, with the `uring_lock` of its ring held. A group must be open.
 #[export]
-pub unsafe extern "C" fn io_group_add(req: *mut bindings::io_kiocb, more: bool, err: c_int) -> bool {
+pub unsafe extern "C" fn io_group_add(
+    req: *mut bindings::io_kiocb,
+    more: bool,
+    err: c_int,
+) -> bool {
     // SAFETY: by the safety requirements.
     let (req, ring) = unsafe { (Request::from_raw(req), Ring::from_raw((*req).ctx)) };
     // SAFETY: by the safety requirements.
@@ -241,7 +245,10 @@ pub unsafe extern "C" fn io_group_complete(req: *mut bindings::io_kiocb) -> bool
 ///
 /// To be called as task work, and that only of a leader [`io_group_complete`] was called for.
 #[export]
-pub unsafe extern "C" fn io_group_fan_out(tw_req: bindings::io_tw_req, tw: bindings::io_tw_token_t) {
+pub unsafe extern "C" fn io_group_fan_out(
+    tw_req: bindings::io_tw_req,
+    tw: bindings::io_tw_token_t,
+) {
     // SAFETY: task work holds the `uring_lock`, and a leader that waits for its fan-out is live.
     let Part::Leader(leader) = (unsafe { Request::from_raw(tw_req.req).part() }) else {
         return;

@@ -302,7 +302,11 @@ impl Group {
     #[inline]
     pub fn account(self, failed: bool) -> (Self, Last) {
         debug_assert!(matches!(self.phase(), Phase::Issuing | Phase::Joining));
-        let group = if failed { self.with(Mark::Failed) } else { self };
+        let group = if failed {
+            self.with(Mark::Failed)
+        } else {
+            self
+        };
 
         group.put()
     }
