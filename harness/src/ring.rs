@@ -785,8 +785,10 @@ impl Ring {
     /// before: this is how to see a waiter that is not woken. Reaps nothing. Not
     /// for polled rings, whose wait has no bound.
     pub fn wait_for(&mut self, n: u32, timeout: Duration) -> io::Result<bool> {
+        let start = Instant::now();
         match self.enter(0, n, IORING_ENTER_GETEVENTS, Some(timeout)) {
-            Ok(_) => Ok(true),
+            // The kernel does not say that the time was up if it finds any CQE then.
+            Ok(_) => Ok(start.elapsed() < timeout),
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(false),
             Err(error) => Err(error),
         }
