@@ -35,7 +35,7 @@ void io_group_open(struct io_kiocb *leader);
 bool io_group_add(struct io_kiocb *req, bool more, int err);
 bool io_group_close(struct io_ring_ctx *ctx);
 void io_group_abort(struct io_ring_ctx *ctx, int err);
-void io_group_start(struct io_kiocb *leader);
+bool io_group_start(struct io_kiocb *req);
 void io_group_fail_link(struct io_kiocb *leader);
 bool io_group_complete(struct io_kiocb *req);
 void io_group_fan_out(struct io_tw_req tw_req, io_tw_token_t tw);
@@ -48,6 +48,13 @@ int io_group_cancel_match(struct io_ring_ctx *ctx, struct io_cancel_data *cd,
 
 /* io_uring.c, for group.rs */
 void io_group_queue_member(struct io_kiocb *req, int err);
+
+/* is it about to join the group, or what is left of one? not yet for early errors */
+static inline bool io_is_member(const struct io_kiocb *req)
+{
+	return (req->ctx->int_flags & IO_RING_F_IN_GROUP) &&
+	       !(req->flags & REQ_F_GROUP);
+}
 
 /* number of members, of those that haven't completed */
 static inline unsigned int io_group_nr(const struct io_kiocb *req)
@@ -70,6 +77,7 @@ static inline bool io_group_has(const struct io_kiocb *leader,
 				const struct io_kiocb *req)
 {
 #ifdef CONFIG_IO_URING_GROUP
+	/* of the flags, a worker that runs the request changes other bits */
 	if (!(data_race(req->flags) & REQ_F_GROUP))
 		return false;
 	return req == leader || req->grp_link == leader;
@@ -84,14 +92,6 @@ static inline struct io_kiocb *io_cancel_leader(struct io_cancel_data *cd)
 	return cd->leader;
 #else
 	return NULL;
-#endif
-}
-
-static inline void io_cancel_set_leader(struct io_cancel_data *cd,
-					struct io_kiocb *leader)
-{
-#ifdef CONFIG_IO_URING_GROUP
-	cd->leader = leader;
 #endif
 }
 

@@ -20,8 +20,8 @@
 //! 5. A member that completes is accounted before it posts. If it is the last one, its leader is
 //!    handed back: it comes next in the list that is being flushed, as a plain request.
 //!
-//! A cancellation finds what is in flight where it finds any request. Here it asks for the rest: for
-//! members that their leader holds, and for leaders, which stand for their group
+//! A cancellation finds what is in flight where it finds any request. Here it asks for the rest:
+//! for members that their leader holds, and for leaders, which stand for their group
 //! ([`io_group_cancel_match`]).
 //!
 //! All of it runs under `uring_lock`.
@@ -147,7 +147,10 @@ pub unsafe extern "C" fn io_group_abort(ctx: *mut bindings::io_ring_ctx, err: c_
 
     fail_open(&ring, &leader, err);
     leader.set_group(leader.group().abort());
-    ring.change_int_flags(0, bindings::IO_RING_F_GROUP_SKIP);
+    // There is no rest in an SQ that begins anew each time.
+    if !ring.rewinds() {
+        ring.change_int_flags(0, bindings::IO_RING_F_GROUP_SKIP);
+    }
 }
 
 /// The group that is open will not be issued, because of `err`. Nor will the chain it is in.
@@ -169,28 +172,33 @@ fn close(ring: &Ring, leader: Leader) -> bool {
     ring.change_int_flags(bindings::IO_RING_F_GROUP_OPEN, 0);
     leader.set_group(leader.group().close());
     if leader.group().members() == 0 {
-        leader.dissolve();
+        // SAFETY: nobody refers to it.
+        unsafe { leader.dissolve() };
     }
     chain_ends
 }
 
-/// `req` is about to be issued. If it is a leader that waited for that, its group has started.
+/// `req` is about to be issued, or to be issued again. If it is a leader that waited for that, its
+/// group has started. Returns false if its group has been cancelled meanwhile.
 ///
 /// # Safety
 ///
-/// `req` must be owned by the caller and have `REQ_F_GROUP`, with the `uring_lock` of its ring held.
+/// `req` must be owned by the caller and have `REQ_F_GROUP`, with the `uring_lock` of its ring
+/// held.
 #[export]
-pub unsafe extern "C" fn io_group_start(req: *mut bindings::io_kiocb) {
+pub unsafe extern "C" fn io_group_start(req: *mut bindings::io_kiocb) -> bool {
     // SAFETY: by the safety requirements. Nothing is issued before it has become part of its group.
-    let part = unsafe { Request::from_raw(req).part() };
+    let leader = match unsafe { Request::from_raw(req).part() } {
+        Part::Leader(leader) => leader,
+        Part::Member(member) => member.leader(),
+    };
 
-    // Members, and leaders that were punted or polled for, come along here too.
-    if let Part::Leader(leader) = part {
-        if leader.group().phase() == Phase::Waiting {
-            leader.set_group(leader.group().start());
-            leader.hook();
-        }
+    if leader.group().phase() == Phase::Waiting {
+        leader.set_group(leader.group().start());
+        // SAFETY: it has just been started.
+        unsafe { leader.hook() };
     }
+    !leader.group().is(Mark::Cancelled)
 }
 
 /// `leader` is about to complete as its chain is broken.
@@ -226,7 +234,8 @@ pub unsafe extern "C" fn io_group_complete(req: *mut bindings::io_kiocb) -> bool
 
             leader.set_group(group);
             if last == Last::Yes {
-                leader.complete_behind(&req);
+                // SAFETY: the group is done, and `req` is on the list by the safety requirements.
+                unsafe { leader.complete_behind(&req) };
             }
             !group.is(Mark::Dropped) && request::posts(&req)
         }
@@ -250,12 +259,14 @@ pub unsafe extern "C" fn io_group_fan_out(
     tw: bindings::io_tw_token_t,
 ) {
     // SAFETY: task work holds the `uring_lock`, and a leader that waits for its fan-out is live.
-    let Part::Leader(leader) = (unsafe { Request::from_raw(tw_req.req).part() }) else {
+    let Part::Leader(mut leader) = (unsafe { Request::from_raw(tw_req.req).part() }) else {
         return;
     };
 
-    leader.rehook();
+    // SAFETY: it has completed, and has not been fanned out.
+    unsafe { leader.rehook() };
     leader.set_group(leader.group().fan_out(tw.cancel));
+    // Whatever becomes of the members, the leader is live: the fan-out has a reference of its own.
     while let Some(member) = leader.pop() {
         // What has been issued before may have changed the state.
         let err = match leader.group().next(member.state()) {
@@ -272,7 +283,8 @@ pub unsafe extern "C" fn io_group_fan_out(
     leader.set_group(group);
     // A member may have posted CQEs on its way, and flushed those that completed before.
     if last == Last::Yes {
-        leader.complete();
+        // SAFETY: the group is done, and its leader has not been handed back.
+        unsafe { leader.complete() };
     }
 }
 
@@ -309,8 +321,8 @@ pub unsafe extern "C" fn io_group_forming(leader: *const bindings::io_kiocb) -> 
 /// group whose leader matches.
 ///
 /// `cursor` is the leader of the group to go on behind, or null to begin. It becomes that of the
-/// group that matches as a whole, or null if there is none. Returns how many members were cancelled,
-/// or `-EALREADY` if the one that matches will not be issued anyway.
+/// group that matches as a whole, or null if there is none. Returns how many members were
+/// cancelled, or `-EALREADY` if there are none but such that will not be issued anyway.
 ///
 /// # Safety
 ///
@@ -326,7 +338,11 @@ pub unsafe extern "C" fn io_group_cancel_match(
 ) -> c_int {
     // SAFETY: by the safety requirements.
     let (ring, start) = unsafe { (Ring::from_raw(ctx), *cursor) };
-    let mut nr = 0;
+    let (mut nr, mut matched) = (0, false);
+    let result = |nr, matched| match (nr, matched) {
+        (0, true) => code::EALREADY.to_errno(),
+        _ => nr,
+    };
     let mut group = if start.is_null() {
         ring.next_group(None)
     } else {
@@ -346,11 +362,12 @@ pub unsafe extern "C" fn io_group_cancel_match(
                 if !unsafe { bindings::io_cancel_held_match(member.as_ptr(), cd) } {
                     continue;
                 }
-                let newly = member.cancel();
-
-                nr += c_int::from(newly);
-                if !all {
-                    return if newly { 1 } else { code::EALREADY.to_errno() };
+                matched = true;
+                if member.cancel() {
+                    nr += 1;
+                    if !all {
+                        return nr;
+                    }
                 }
             }
         }
@@ -360,11 +377,11 @@ pub unsafe extern "C" fn io_group_cancel_match(
         {
             // SAFETY: by the safety requirements.
             unsafe { *cursor = leader.as_ptr() };
-            return nr;
+            return result(nr, matched);
         }
         group = ring.next_group(Some(&leader));
     }
-    nr
+    result(nr, matched)
 }
 
 /// Cancels the group of `leader`, but for what is in flight. Returns whether that made a
@@ -381,7 +398,7 @@ pub unsafe extern "C" fn io_group_cancel_held(leader: *mut bindings::io_kiocb) -
     };
     let (group, newly) = leader
         .group()
-        .cancel(leader.held().any(|member| member.state().is_pending()));
+        .cancel(leader.held().any(|member| member.is_pending()));
 
     leader.set_group(group);
     newly

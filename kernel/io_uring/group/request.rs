@@ -16,6 +16,7 @@
 //! [`state::Member`]: crate::state::Member
 
 use crate::state::{self, Group, Mark, Outcome, Phase};
+use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 use kernel::{bindings, container_of, error::code};
 
@@ -33,9 +34,11 @@ const SKIP_LINK_CQES: u64 = bindings::REQ_F_SKIP_LINK_CQES as u64;
 /// As long as this exists,
 ///
 /// * *Live*: it points to a `struct io_kiocb` that is initialised and is not freed.
-/// * *Locked*: the `uring_lock` of its ring is held. All that is accessed here, and all of a
-///   group, is accessed with that lock held only, but for fields which belong to whoever runs
-///   the request; those are accessed while nobody does.
+/// * *Locked*: the `uring_lock` of its ring is held. What is written here is written by nobody
+///   else meanwhile: all of a group is protected by that lock, and the other fields belong to
+///   whoever runs the request, and are accessed while nobody does. There are readers without the
+///   lock, `io_group_has()` of `flags` and `grp_link`, and `io_has_groups()` of the list of groups.
+///   They cope with any value that has ever been there.
 pub(crate) struct Request(NonNull<bindings::io_kiocb>);
 
 impl Request {
@@ -69,8 +72,10 @@ impl Request {
     fn change_flags(&self, clear: u64, set: u64) {
         let flags = self.flags() & !clear | set;
 
-        // SAFETY: by *Live* and *Locked*.
-        unsafe { (*self.as_ptr()).flags = flags as bindings::io_req_flags_t };
+        // SAFETY: by *Live* and *Locked*. Volatile as there are readers without the lock.
+        unsafe {
+            (&raw mut (*self.as_ptr()).flags).write_volatile(flags as bindings::io_req_flags_t)
+        };
     }
 
     #[inline]
@@ -93,8 +98,8 @@ impl Request {
 
     #[inline]
     fn set_link(&self, link: *mut bindings::io_kiocb) {
-        // SAFETY: by *Live* and *Locked*.
-        unsafe { (*self.as_ptr()).grp_link = link };
+        // SAFETY: by *Live* and *Locked*. Volatile as there are readers without the lock.
+        unsafe { (&raw mut (*self.as_ptr()).grp_link).write_volatile(link) };
     }
 
     #[inline]
@@ -241,6 +246,14 @@ impl Ring {
         unsafe { (*self.0.as_ptr()).__bindgen_anon_1.int_flags }
     }
 
+    /// Whether each submission begins at the first entry of the SQ.
+    pub(crate) fn rewinds(&self) -> bool {
+        // SAFETY: by *Live* and *Locked*.
+        let flags = unsafe { (*self.0.as_ptr()).__bindgen_anon_1.flags };
+
+        flags & bindings::IORING_SETUP_SQ_REWIND != 0
+    }
+
     /// Clears and sets `IO_RING_F_*` flags.
     pub(crate) fn change_int_flags(&self, clear: u32, set: u32) {
         // SAFETY: by *Live* and *Locked*.
@@ -378,7 +391,7 @@ impl Leader {
 
     /// Takes the first member that is held.
     #[inline]
-    pub(crate) fn pop(&self) -> Option<Member> {
+    pub(crate) fn pop(&mut self) -> Option<Member> {
         let last = self.0.link();
         if last.is_null() {
             return None;
@@ -405,16 +418,17 @@ impl Leader {
     }
 
     /// The members that are held, in their order.
-    pub(crate) fn held(&self) -> Held {
+    pub(crate) fn held(&self) -> Held<'_> {
         Held {
             prev: self.0.link(),
             last: self.0.link(),
+            leader: PhantomData,
         }
     }
 
     /// What hooks the group as long as members are held.
     fn first_hook(&self) -> Option<*mut bindings::hlist_node> {
-        Some(self.held().next()?.0.hash_node())
+        Some(self.held().next()?.member.0.hash_node())
     }
 
     /// What hooks the group, which must have been started.
@@ -427,11 +441,15 @@ impl Leader {
     }
 
     /// Hooks the group into `ctx->groups`, by its first member.
+    ///
+    /// # Safety
+    ///
+    /// The group must have just been started.
     #[inline]
-    pub(crate) fn hook(&self) {
+    pub(crate) unsafe fn hook(&self) {
         if let Some(node) = self.first_hook() {
-            // SAFETY: the node is idle, see the module documentation. The list is protected by
-            // *Locked*.
+            // SAFETY: the node is idle, see the module documentation, and it's on no list by the
+            // safety requirements. The list is protected by *Locked*.
             unsafe { hlist_add(node, self.0.ring().groups()) };
         }
     }
@@ -440,8 +458,12 @@ impl Leader {
     /// theirs.
     ///
     /// A group that has failed before it was started is not hooked, and does not get so here.
+    ///
+    /// # Safety
+    ///
+    /// The leader must have completed, and no member may have been popped.
     #[inline]
-    pub(crate) fn rehook(&self) {
+    pub(crate) unsafe fn rehook(&self) {
         let (old, new) = (self.hook_node(), self.0.hash_node());
 
         // SAFETY: `old` has been initialised by `push()`, and is on no other list. The leader has
@@ -489,18 +511,26 @@ impl Leader {
     }
 
     /// No member has joined, and none will: a plain request.
-    pub(crate) fn dissolve(self) {
+    ///
+    /// # Safety
+    ///
+    /// There must be no other view of the group.
+    pub(crate) unsafe fn dissolve(self) {
         self.0.change_flags(GROUP, 0);
     }
 
     /// The group is done. Its leader posts, advances its link, and is freed as a plain request.
+    ///
+    /// # Safety
+    ///
+    /// The group must be done, and this the first time. There must be no other view of it.
     #[inline]
     #[must_use]
-    fn hand_back(self) -> Request {
+    unsafe fn hand_back(self) -> Request {
         let group = self.group();
 
         debug_assert!(group.phase() == Phase::Done);
-        // SAFETY: `rehook()` has hooked the group by this node.
+        // SAFETY: `rehook()` has initialised this node, and maybe hooked the group by it.
         unsafe { hlist_del(self.0.hash_node()) };
         if group.is(Mark::Failed) && !group.is(Mark::Dropped) {
             self.0.set_fail();
@@ -510,9 +540,14 @@ impl Leader {
     }
 
     /// The group is done, and its leader completes.
+    ///
+    /// # Safety
+    ///
+    /// As for `hand_back()`.
     #[inline]
-    pub(crate) fn complete(self) {
-        let req = self.hand_back();
+    pub(crate) unsafe fn complete(self) {
+        // SAFETY: by the safety requirements.
+        let req = unsafe { self.hand_back() };
         let node = req.comp_list();
         let list = req.ring().compl_reqs();
 
@@ -530,9 +565,14 @@ impl Leader {
     }
 
     /// The group is done with `member`, which is about to post. The leader is next then.
+    ///
+    /// # Safety
+    ///
+    /// As for `hand_back()`, and `member` must be on the list of requests that have completed.
     #[inline]
-    pub(crate) fn complete_behind(self, member: &Request) {
-        let req = self.hand_back();
+    pub(crate) unsafe fn complete_behind(self, member: &Request) {
+        // SAFETY: by the safety requirements.
+        let req = unsafe { self.hand_back() };
         let node = req.comp_list();
         let pos = member.comp_list();
         let list = req.ring().compl_reqs();
@@ -555,16 +595,17 @@ impl Leader {
 /// # Invariants
 ///
 /// `last` is as *Leads* says for `grp_link`, and `prev` is the member before the next one of its
-/// ring, or null at the end.
-pub(crate) struct Held {
+/// ring, or null at the end. None is popped while the leader is borrowed.
+pub(crate) struct Held<'a> {
     prev: *mut bindings::io_kiocb,
     last: *mut bindings::io_kiocb,
+    leader: PhantomData<&'a Leader>,
 }
 
-impl Iterator for Held {
-    type Item = Member;
+impl<'a> Iterator for Held<'a> {
+    type Item = HeldMember<'a>;
 
-    fn next(&mut self) -> Option<Member> {
+    fn next(&mut self) -> Option<HeldMember<'a>> {
         if self.prev.is_null() {
             return None;
         }
@@ -583,9 +624,38 @@ impl Iterator for Held {
         } else {
             next
         };
-        // INVARIANT: it is a member, see above.
-        // SAFETY: so it is live.
-        Some(Member(unsafe { Request::from_raw(next) }))
+        Some(HeldMember {
+            // INVARIANT: it is a member, see above.
+            // SAFETY: so it is live.
+            member: Member(unsafe { Request::from_raw(next) }),
+            leader: PhantomData,
+        })
+    }
+}
+
+/// A member that its leader holds, as long as the leader is borrowed.
+pub(crate) struct HeldMember<'a> {
+    member: Member,
+    leader: PhantomData<&'a Leader>,
+}
+
+impl HeldMember<'_> {
+    /// For C.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::io_kiocb {
+        self.member.0.as_ptr()
+    }
+
+    /// Whether nothing but its leader stands between it and its opcode.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.member.state().is_pending()
+    }
+
+    /// Cancels the member. Returns false if it will not be issued anyway.
+    pub(crate) fn cancel(&self) -> bool {
+        let (state, newly) = self.member.state().cancel();
+
+        self.member.0.set_word(state.into_raw());
+        newly && !self.member.leader().group().is(Mark::Cancelled)
     }
 }
 
@@ -620,19 +690,6 @@ impl Member {
     #[inline]
     pub(crate) fn res(&self) -> i32 {
         self.0.res()
-    }
-
-    /// For C.
-    pub(crate) fn as_ptr(&self) -> *mut bindings::io_kiocb {
-        self.0.as_ptr()
-    }
-
-    /// Cancels the member. Returns false if it will not be issued anyway.
-    pub(crate) fn cancel(&self) -> bool {
-        let (state, newly) = self.state().cancel();
-
-        self.0.set_word(state.into_raw());
-        newly && !self.leader().group().is(Mark::Cancelled)
     }
 
     /// Its leader.

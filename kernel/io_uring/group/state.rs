@@ -312,8 +312,8 @@ impl Group {
     }
 
     /// The whole group is cancelled, after it has been started. `pending` is whether it has members
-    /// which are, see [`Member::is_pending`]. Returns whether it is them that are cancelled by this;
-    /// requests that run are to be looked for in any case.
+    /// which are, see [`Member::is_pending`]. Returns whether it is them that are cancelled by
+    /// this; requests that run are to be looked for in any case.
     #[inline]
     pub fn cancel(self, pending: bool) -> (Self, bool) {
         debug_assert!(!matches!(
