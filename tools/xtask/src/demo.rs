@@ -22,7 +22,7 @@ use crate::{
     kvm::{self, Accel},
     log_rules::{Finding, Rules},
     profile::Profile,
-    progress::{say, Bar, Unit},
+    progress::{self, say, Bar, Unit},
     qemu::{self, Console, Limits, Machine, Watcher},
     report,
     run_dir::{RunDir, DISK},
@@ -72,7 +72,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Ok(code) => Ok(code),
         // 1 would say that a copy differs.
         Err(error) => {
-            eprintln!("error: {error:#}");
+            progress::line(format_args!("error: {error:#}"));
             Ok(Verdict::Infrastructure.into())
         }
     }
@@ -289,7 +289,7 @@ fn execute(args: Args) -> Result<ExitCode> {
     let _ = fs::remove_dir_all(&staged);
     made?;
     if guard.requested() {
-        eprintln!("interrupted");
+        progress::line(format_args!("interrupted"));
         return Ok(interrupt::STATUS.into());
     }
 
@@ -344,7 +344,7 @@ fn execute(args: Args) -> Result<ExitCode> {
     let output = std::mem::take(&mut live.output);
     drop(live);
     if run.interrupted {
-        eprintln!("interrupted");
+        progress::line(format_args!("interrupted"));
         return Ok(interrupt::STATUS.into());
     }
     let verdict = report::evidence(&run).judge();

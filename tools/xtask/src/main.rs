@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        progress::line(format_args!("error: {error:#}"));
         ExitCode::FAILURE
     })
 }

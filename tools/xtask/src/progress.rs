@@ -3,7 +3,8 @@
 //! every few seconds elsewhere. All of it goes to stderr.
 
 use std::{
-    io::{stderr, IsTerminal as _},
+    fmt,
+    io::{stderr, IsTerminal as _, Write as _},
     time::{Duration, Instant},
 };
 
@@ -12,13 +13,18 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 /// Between two lines where there is no terminal.
 const EVERY: Duration = Duration::from_secs(10);
 
+/// A line on stderr. That nobody reads it any more is no reason to stop.
+pub(crate) fn line(line: fmt::Arguments<'_>) {
+    let _ = writeln!(stderr(), "{line}");
+}
+
 /// Says what is done now, in cargo's layout.
 pub(crate) fn say(verb: &str, what: impl AsRef<str>) {
     let what = what.as_ref();
     if stderr().is_terminal() {
-        eprintln!("\x1b[1;32m{verb:>12}\x1b[0m {what}");
+        line(format_args!("\x1b[1;32m{verb:>12}\x1b[0m {what}"));
     } else {
-        eprintln!("{verb:>12} {what}");
+        line(format_args!("{verb:>12} {what}"));
     }
 }
 
@@ -106,7 +112,12 @@ impl Bar {
             None => {
                 if self.spoke.elapsed() >= EVERY {
                     self.spoke = Instant::now();
-                    eprintln!("{:>12} {}: {}", self.verb, self.what, self.state());
+                    line(format_args!(
+                        "{:>12} {}: {}",
+                        self.verb,
+                        self.what,
+                        self.state()
+                    ));
                 }
             }
         }

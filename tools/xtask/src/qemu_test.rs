@@ -25,7 +25,7 @@ use crate::{
     kvm::{self, Accel},
     log_rules::{Finding, Rules},
     profile::Profile,
-    progress::say,
+    progress::{self, say},
     qemu::{self, Console, Limits, Machine, Run, Watcher},
     report,
     run_dir::{RunDir, DISK},
@@ -376,7 +376,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Ok(code) => Ok(code),
         // 1 would say that a test has failed.
         Err(error) => {
-            eprintln!("error: {error:#}");
+            progress::line(format_args!("error: {error:#}"));
             Ok(Verdict::Infrastructure.into())
         }
     }
@@ -398,7 +398,7 @@ fn execute(args: &Args) -> Result<ExitCode> {
         let interrupted = report.interrupted;
         reports.push(report);
         if interrupted {
-            eprintln!("interrupted");
+            progress::line(format_args!("interrupted"));
             break;
         }
     }
