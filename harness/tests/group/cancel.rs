@@ -2,16 +2,19 @@
 //! X1 to X4: cancelling a group, a member, by what can be matched, and by time.
 
 use std::ffi::CString;
+use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use harness::ring::{Ring, RingMode, SyncCancel};
+use harness::ring::{Cqe, Ring, RingMode, SyncCancel, PATIENCE};
 use io_uring::opcode;
 use rstest::rstest;
 
-use crate::expect::{nothing_yet, Expect};
+use crate::expect::{list, nothing_yet, Expect};
 use crate::op::*;
-use crate::world::{eventually, ring, workers, Pipe};
+use crate::world::{eventually, poll_now, ring, workers, NullBlk, Pipe};
 
 const OK: i32 = 0;
 const EIO: i32 = -libc::EIO;
@@ -132,6 +135,128 @@ fn x1_waits_in_a_chain(mode: RingMode) {
         .then_group((L, OK), [(M1, OK), (M2, OK)])
         .then(AFTER, OK)
         .finish(&mut ring);
+}
+
+/// Cancelled by a task while that whose group it is exits: of that one, nothing may be
+/// used but what stays. What it waits for cannot be stopped. KASAN sees the mistake; it
+/// takes memory that is poisoned as it is freed, at least.
+#[test]
+fn x1_of_a_task_that_exits() {
+    const BLOCK: usize = 4096;
+    let mut ring = ring(RingMode::Default);
+    let slow = NullBlk::new(&[("irqmode", 2), ("completion_nsec", 20_000_000)]);
+    let device = slow.open();
+    let buf = Buf::aligned(BLOCK, BLOCK);
+    let block = BLOCK as i32;
+    for _ in 0..50 {
+        push(
+            &mut ring,
+            &group(nop_res(L, 7), [read_at(M1, &device, buf, 0)]),
+        );
+        let (fd, submitted) = (ring.fd(), AtomicBool::new(false));
+        let cqes = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // SAFETY: No pointers; the SQEs are there, and nobody else submits.
+                let taken = unsafe {
+                    let none = std::ptr::null::<libc::c_void>();
+                    libc::syscall(libc::SYS_io_uring_enter, fd, 2, 0, 0, none, 0)
+                };
+                assert_eq!(taken, 2, "SQEs that the kernel took");
+                submitted.store(true, Ordering::Release);
+            });
+            let start = Instant::now();
+            while !submitted.load(Ordering::Acquire) {
+                assert!(start.elapsed() < PATIENCE, "the other task does not submit");
+                std::thread::yield_now();
+            }
+            cancel_until_done(&mut ring)
+        });
+        Expect::new().group((L, 7), [(M1, block)]).check(&cqes);
+    }
+    nothing_yet(&mut ring);
+}
+
+/// Cancels the first group until its leader has posted. What else has.
+fn cancel_until_done(ring: &mut Ring) -> Vec<Cqe> {
+    let start = Instant::now();
+    let mut cqes: Vec<Cqe> = Vec::new();
+    while !cqes.iter().any(|cqe| cqe.user_data == L) {
+        assert!(start.elapsed() < PATIENCE, "never done: {}", list(&cqes));
+        // Many at once, so that little time is spent elsewhere.
+        submit(ring, &vec![cancel(CANCEL, L, 0); 32]);
+        for cqe in ring.arrived() {
+            if cqe.user_data == CANCEL {
+                assert!([OK, EALREADY, ENOENT].contains(&cqe.result));
+            } else {
+                cqes.push(cqe);
+            }
+        }
+    }
+    cqes
+}
+
+/// A leader that is stopped when it has done a part may have a result that is no
+/// error. Its group was cancelled nonetheless, however that was asked for.
+fn x1_leader_that_did_a_part(mode: RingMode) {
+    let mut ring = ring(mode);
+    let sync = SyncCancel {
+        user_data: L,
+        ..SyncCancel::default()
+    };
+    for way in 0..4 {
+        for kind in [Kind::Inline, Kind::Worker] {
+            if mode == RingMode::Sqpoll && way == 2 && kind == Kind::Worker {
+                // The workers are the thread's, which sync cancel does not look at.
+                continue;
+            }
+            let (near, far) = UnixStream::pair().unwrap();
+            let leader = recv(L, &near, Buf::new(2))
+                .edit(|sqe| sqe.op_flags = libc::MSG_WAITALL as u32)
+                .kind(kind);
+            let ops = linked(leader, [nop(M1), nop(M2)]);
+            let (timer, ops) = if way == 3 {
+                let (_, group) = ops.split_last().unwrap();
+                let timer = link_timeout(TIMER, Duration::from_millis(300));
+                (true, all([group.to_vec(), vec![timer.link(), nop(AFTER)]]))
+            } else {
+                (false, ops)
+            };
+            submit(&mut ring, &ops);
+            (&far).write_all(b"x").unwrap();
+            eventually("the leader has its first byte", || {
+                let _ = ring.flush();
+                poll_now(&near, libc::POLLIN) == 0
+            });
+            let mut expect = Expect::new();
+            match way {
+                0 => {
+                    submit(&mut ring, &[cancel(CANCEL, L, 0)]);
+                    expect = expect.cqe(CANCEL, [OK, EALREADY]);
+                }
+                1 => {
+                    submit(&mut ring, &[cancel(CANCEL, L, CANCEL_ALL)]);
+                    // One that a worker still has in its hands is not counted.
+                    let count: &[i32] = match kind {
+                        Kind::Worker => &[0, 1],
+                        _ => &[1],
+                    };
+                    expect = expect.cqe(CANCEL, count.to_vec());
+                }
+                2 => assert_eq!(ring.sync_cancel(&sync).map_err(errno), Ok(0)),
+                _ => {}
+            }
+            if timer {
+                expect = expect.cqe(TIMER, ETIME);
+            }
+            expect
+                .group(
+                    (L, vec![1, ECANCELED, EINTR]),
+                    [(M1, vec![ECANCELED]), (M2, vec![ECANCELED])],
+                )
+                .then(AFTER, ECANCELED)
+                .finish(&mut ring);
+        }
+    }
 }
 
 /// A group of another `user_data`, or none at all, is not touched.
@@ -285,6 +410,38 @@ fn x2_every_unissued_member(mode: RingMode) {
         .group((L, 1), [(M1, ECANCELED), (M2, ECANCELED)])
         .then(AFTER, ECANCELED)
         .finish(&mut ring);
+}
+
+/// Two members that match: each cancel request finds the next one, until there is none
+/// that it would make a difference to.
+fn x2_two_members_of_one_user_data(mode: RingMode) {
+    let mut ring = ring(mode);
+    let waits = Pipe::new();
+    for all_at_once in [false, true] {
+        let ops = linked(
+            read(L, &waits.read, Buf::new(1)),
+            [nop_res(M1, 1), nop_res(M1, 2)],
+        );
+        submit(&mut ring, &ops);
+        nothing_yet(&mut ring);
+        let cancels: &[(u32, i32)] = if all_at_once {
+            &[(CANCEL_ALL, 2)]
+        } else {
+            &[(0, OK), (0, OK), (0, EALREADY)]
+        };
+        for &(flags, result) in cancels {
+            submit(&mut ring, &[cancel(CANCEL, M1, flags)]);
+            Expect::new().cqe(CANCEL, result).finish(&mut ring);
+        }
+        waits.feed(b"x");
+        let cqes = ring
+            .collect(4, PATIENCE)
+            .unwrap_or_else(|missing| panic!("{missing}"));
+        let posted: Vec<_> = cqes.iter().map(|c| (c.user_data, c.result)).collect();
+        let wanted = [(M1, ECANCELED), (M1, ECANCELED), (L, 1), (AFTER, ECANCELED)];
+        assert_eq!(posted, wanted, "{}", list(&cqes));
+        nothing_yet(&mut ring);
+    }
 }
 
 /// A member in flight: only that one, at once. It breaks the chain.
@@ -535,6 +692,74 @@ fn x4_deadline_is_for_the_whole_group(mode: RingMode) {
         .finish(&mut ring);
 }
 
+/// A deadline is for what is before it: not for a group that has the `user_data` of a
+/// plain request.
+fn x4_a_plain_deadline_leaves_groups_alone(mode: RingMode) {
+    let mut ring = ring(mode);
+    let (waits, other) = (Pipe::new(), Pipe::new());
+    let wait = |ud| read(ud, &waits.read, Buf::new(1));
+    let groups = [
+        // The group's leader is done, or runs.
+        (group(nop_res(L, 7), [wait(M1)]), 7, 1),
+        (group(wait(L), [nop(M1)]), 1, OK),
+    ];
+    for (ops, leader, member) in groups {
+        submit(&mut ring, &ops);
+        nothing_yet(&mut ring);
+        let ops = [
+            read(L, &other.read, Buf::new(1)).link(),
+            link_timeout(TIMER, SOON),
+        ];
+        submit(&mut ring, &ops);
+        Expect::new()
+            .cqe(L, ECANCELED)
+            .cqe(TIMER, ETIME)
+            .finish(&mut ring);
+        waits.feed(b"x");
+        Expect::new()
+            .group((L, leader), [(M1, member)])
+            .finish(&mut ring);
+    }
+}
+
+/// The same for a group of the same `user_data`, whichever was there first.
+fn x4_deadline_of_one_group_leaves_others(mode: RingMode) {
+    let mut ring = ring(mode);
+    let (first, second) = (Pipe::new(), Pipe::new());
+    for behind in [0, 1] {
+        for leader_waits in [false, true] {
+            let program = |at: usize, pipe: &Pipe, member| {
+                let wait = |ud| read(ud, &pipe.read, Buf::new(1));
+                let (leader, member) = if leader_waits {
+                    (wait(L), nop_res(member, 1))
+                } else {
+                    (nop_res(L, 1), wait(member))
+                };
+                if at == behind {
+                    let timer = link_timeout(TIMER, SOON);
+                    all([group(leader.link(), [member]), vec![timer]])
+                } else {
+                    group(leader, [member])
+                }
+            };
+            let ops = all([program(0, &first, M1), program(1, &second, N1)]);
+            submit(&mut ring, &ops);
+            let (struck, left, pipe) = if behind == 0 {
+                (M1, N1, &second)
+            } else {
+                (N1, M1, &first)
+            };
+            let leader = if leader_waits { ECANCELED } else { 1 };
+            Expect::new()
+                .group((L, leader), [(struck, ECANCELED)])
+                .cqe(TIMER, ETIME)
+                .finish(&mut ring);
+            pipe.feed(b"x");
+            Expect::new().group((L, 1), [(left, 1)]).finish(&mut ring);
+        }
+    }
+}
+
 /// A group that is done in time: the timer posts what it does today, and the chain
 /// goes on.
 fn x4_in_time(mode: RingMode) {
@@ -619,6 +844,7 @@ main_modes!(
     x1_members_in_flight,
     x2_members_in_flight,
     x1_leader_blocks_in_a_worker,
+    x1_leader_that_did_a_part,
     x1_waits_in_a_chain,
     x1_only_what_matches,
     x1_a_member_cancels_its_group,
@@ -627,6 +853,7 @@ main_modes!(
     x2_unissued_members,
     x2_unissued_member_of_a_failing_leader,
     x2_every_unissued_member,
+    x2_two_members_of_one_user_data,
     x3_by_fd,
     x3_unissued_members_have_no_file,
     x3_by_opcode,
@@ -636,4 +863,6 @@ main_modes!(
     x4_deadline_is_for_the_whole_group,
     x4_in_time,
     x4_a_failed_group,
+    x4_a_plain_deadline_leaves_groups_alone,
+    x4_deadline_of_one_group_leaves_others,
 );

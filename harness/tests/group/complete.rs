@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use harness::ring::{Ring, RingMode, PATIENCE};
+use harness::ring::{Cqe, Ring, RingMode, PATIENCE};
 use rstest::rstest;
 
 use crate::expect::{list, nothing_yet, Expect};
@@ -153,7 +153,6 @@ fn c2_a_waiter_is_woken(mode: RingMode) {
 
 /// A leader that posts several times: the last CQE is withheld, the others are not.
 fn c2_a_multishot_leader(mode: RingMode) {
-    const IORING_CQE_F_MORE: u32 = 1 << 1;
     let mut ring = ring(mode);
     let waits = Pipe::new();
     let ops = group(
@@ -161,21 +160,146 @@ fn c2_a_multishot_leader(mode: RingMode) {
         [nop_res(M1, 1), read(M2, &waits.read, Buf::new(1))],
     );
     submit(&mut ring, &ops);
-    let cqes = ring.collect(3, PATIENCE).expect("two shots and M1");
-    let seen: Vec<_> = cqes
-        .iter()
-        .map(|cqe| {
-            (
-                cqe.user_data,
-                cqe.result,
-                cqe.flags & IORING_CQE_F_MORE != 0,
-            )
-        })
-        .collect();
-    assert_eq!(seen, [(L, ETIME, true), (L, ETIME, true), (M1, 1, false)]);
+    let shots = [(L, ETIME, true), (L, ETIME, true), (M1, 1, false)];
+    expect_shots(&mut ring, &shots);
     nothing_yet(&mut ring);
     waits.feed(b"x");
     Expect::new().group((L, ETIME), [(M2, 1)]).finish(&mut ring);
+}
+
+/// A CQE's fields that say which shot it is.
+fn shot(cqe: &Cqe) -> (u64, i32, bool) {
+    let more = cqe.flags & IORING_CQE_F_MORE != 0;
+    (cqe.user_data, cqe.result, more)
+}
+
+/// The next CQEs, in their order.
+#[track_caller]
+fn expect_shots(ring: &mut Ring, shots: &[(u64, i32, bool)]) {
+    let cqes = match ring.collect(shots.len(), PATIENCE) {
+        Ok(cqes) => cqes,
+        Err(missing) => missing.got,
+    };
+    let seen: Vec<_> = cqes.iter().map(shot).collect();
+    assert_eq!(seen, shots);
+}
+
+/// A member that posts several times: only its last CQE counts. Here, it is the one of
+/// being cancelled, by itself or with its group.
+fn c2_a_multishot_member(mode: RingMode) {
+    let mut ring = ring(mode);
+    let readable = i32::from(libc::POLLIN);
+    for target in [M1, L] {
+        let waits = Pipe::new();
+        let ops = all([
+            group(
+                nop_res(L, 7).link(),
+                [poll_in_multi(M1, &waits.read), nop_res(M2, 2)],
+            ),
+            vec![nop(AFTER)],
+        ]);
+        submit(&mut ring, &ops);
+        expect_shots(&mut ring, &[(M2, 2, false)]);
+        for _ in 0..3 {
+            nothing_yet(&mut ring);
+            waits.feed(b"x");
+            expect_shots(&mut ring, &[(M1, readable, true)]);
+            waits.drain();
+        }
+        nothing_yet(&mut ring);
+        submit(&mut ring, &[cancel(CANCEL, target, 0)]);
+        Expect::new()
+            .cqe(CANCEL, OK)
+            .group((L, 7), [(M1, ECANCELED)])
+            .then(AFTER, ECANCELED)
+            .finish(&mut ring);
+    }
+}
+
+/// The same for one that ends by itself: at the end of what there is to receive, or as
+/// its buffers run out. Only the latter is a failure.
+fn c2_a_multishot_member_ends(mode: RingMode) {
+    let mut ring = ring(mode);
+    for runs_out in [false, true] {
+        let (near, far) = UnixStream::pair().unwrap();
+        let bgid = u16::from(runs_out);
+        // The end of what there is to receive takes a buffer, too.
+        let buffers = if runs_out { 2 } else { 3 };
+        Expect::new()
+            .cqe(BEFORE, OK)
+            .run(&mut ring, &[provide_buffers(BEFORE, 16, buffers, bgid)]);
+        let ops = all([
+            group(
+                nop_res(L, 7).link(),
+                [nop_res(M1, 1), recv_multi(M2, &near, bgid)],
+            ),
+            vec![nop(AFTER)],
+        ]);
+        submit(&mut ring, &ops);
+        expect_shots(&mut ring, &[(M1, 1, false)]);
+        for _ in 0..2 {
+            nothing_yet(&mut ring);
+            std::io::Write::write_all(&mut &far, b"abc").unwrap();
+            expect_shots(&mut ring, &[(M2, 3, true)]);
+        }
+        nothing_yet(&mut ring);
+        let (last, after) = if runs_out {
+            std::io::Write::write_all(&mut &far, b"abc").unwrap();
+            (-libc::ENOBUFS, ECANCELED)
+        } else {
+            far.shutdown(std::net::Shutdown::Both).unwrap();
+            (OK, OK)
+        };
+        expect_shots(
+            &mut ring,
+            &[(M2, last, false), (L, 7, false), (AFTER, after, false)],
+        );
+        nothing_yet(&mut ring);
+    }
+}
+
+/// Timers as members: one that expires several times, one that counts CQEs. The
+/// leader's is not among these as long as it is withheld.
+fn c2_timers_as_members(mode: RingMode) {
+    let mut ring = ring(mode);
+    let ops = all([
+        group(nop(L).link(), [timer(M1, Duration::from_millis(1), 3)]),
+        vec![nop_res(AFTER, 3)],
+    ]);
+    submit(&mut ring, &ops);
+    let shots = [
+        (M1, ETIME, true),
+        (M1, ETIME, true),
+        (M1, ETIME, false),
+        (L, OK, false),
+        (AFTER, 3, false),
+    ];
+    expect_shots(&mut ring, &shots);
+    nothing_yet(&mut ring);
+
+    let ops = all([
+        group(nop(L).link(), [after_cqes(M1, 1), nop_res(M2, 2)]),
+        vec![nop_res(AFTER, 3)],
+    ]);
+    submit(&mut ring, &ops);
+    let shots = [
+        (M2, 2, false),
+        (M1, OK, false),
+        (L, OK, false),
+        (AFTER, 3, false),
+    ];
+    expect_shots(&mut ring, &shots);
+    nothing_yet(&mut ring);
+
+    // It waits for one CQE more than the group has for it.
+    let ops = group(nop(L), [after_cqes(M1, 2), nop_res(M2, 2)]);
+    submit(&mut ring, &ops);
+    expect_shots(&mut ring, &[(M2, 2, false)]);
+    assert_eq!(list(&ring.arrived()), "nothing");
+    submit(&mut ring, &[nop_res(AFTER, 3)]);
+    let shots = [(AFTER, 3, false), (M1, OK, false), (L, OK, false)];
+    expect_shots(&mut ring, &shots);
+    nothing_yet(&mut ring);
 }
 
 /// Each SQE has its own result, whatever became of the others.
@@ -263,7 +387,6 @@ fn c4_the_leaders_buffer_is_held(mode: RingMode) {
 
 /// Zero-copy notifications of members are CQEs of their own.
 fn c4_notifications_are_not_waited_for(mode: RingMode) {
-    const IORING_CQE_F_MORE: u32 = 1 << 1;
     const IORING_CQE_F_NOTIF: u32 = 1 << 3;
     let mut ring = ring(mode);
     let (from, to) = udp_pair();
@@ -632,6 +755,9 @@ main_modes!(
     c6_what_unissued_members_post,
     c7_members_skip,
     c2_a_multishot_leader,
+    c2_a_multishot_member,
+    c2_a_multishot_member_ends,
+    c2_timers_as_members,
     c3_results_are_each_its_own,
     c4_the_leaders_buffer_is_held,
     c4_notifications_are_not_waited_for,

@@ -3,13 +3,14 @@
 //! group held is given back.
 
 use std::os::fd::AsRawFd;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use harness::ring::{Ring, RingMode, PATIENCE};
 use rstest::rstest;
 
 use crate::op::*;
-use crate::world::{eventually, poll_now, ring, Pipe};
+use crate::world::{eventually, open_direct, poll_now, ring, Pipe};
 
 /// Where a group is when its ring goes away.
 #[derive(Clone, Copy, Debug)]
@@ -121,43 +122,29 @@ fn x5_the_task_is_gone(
     // Skips where there is nothing to test, before there is a second process.
     drop(ring(RingMode::Default));
     for mode in [RingMode::Default, RingMode::DeferTaskrun, RingMode::Sqpoll] {
-        let (pipe, ready) = (Pipe::new(), Pipe::new());
-        // SAFETY: The test harness runs this test in a thread of its own, so that a
-        // lock of another one may be held in the child for ever. The child allocates
-        // memory, for which the C library provides, makes system calls, and ends by
-        // one.
-        let child = unsafe { libc::fork() };
-        assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
-        if child == 0 {
-            in_child(mode, phase, end, &pipe, &ready);
-        }
-        eventually("the child's group is on its way", || ready.filled() > 0);
-        if matches!(end, End::Kill) {
-            // SAFETY: A child that was not waited for.
-            assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
-        }
-        wait_for_child(child);
+        let pipe = Pipe::new();
+        with_child(end, || {
+            let mut ring = Ring::new(mode).expect("a ring");
+            start(&mut ring, phase, &pipe);
+            vec![ring]
+        });
         wait_for_release(pipe);
     }
 }
 
-/// Starts a group and ends as told. Does not come back, not even by a panic: the
-/// test's own process is the other one.
-fn in_child(mode: RingMode, phase: Phase, end: End, pipe: &Pipe, ready: &Pipe) -> ! {
-    let started = std::panic::catch_unwind(|| {
-        let mut ring = Ring::new(mode).expect("a ring");
-        start(&mut ring, phase, pipe);
-        ring
-    });
-    if let Ok(ring) = started {
+/// Starts something that goes on, and ends as told. Does not come back, not even by a
+/// panic: the test's own process is the other one.
+fn in_child(end: End, ready: &Pipe, start: impl FnOnce() -> Vec<Ring>) -> ! {
+    let started = std::panic::catch_unwind(AssertUnwindSafe(start));
+    if let Ok(rings) = started {
         ready.feed(b"x");
         match end {
-            End::Exit => std::mem::forget(ring),
+            End::Exit => std::mem::forget(rings),
             End::Kill => loop {
                 std::thread::sleep(Duration::from_secs(1));
             },
             End::Exec => {
-                std::mem::forget(ring);
+                std::mem::forget(rings);
                 let path = c"/proc/self/exe";
                 let list = [path.as_ptr(), c"--list".as_ptr(), std::ptr::null()];
                 let null = c"/dev/null";
@@ -173,6 +160,48 @@ fn in_child(mode: RingMode, phase: Phase, end: End, pipe: &Pipe, ready: &Pipe) -
     }
     // SAFETY: Ends the process without running what the parent will run.
     unsafe { libc::_exit(0) }
+}
+
+/// Sees a process through that starts something and ends as told.
+#[track_caller]
+fn with_child(end: End, start: impl FnOnce() -> Vec<Ring>) {
+    let ready = Pipe::new();
+    // SAFETY: The test harness runs this test in a thread of its own, so that a lock of
+    // another one may be held in the child for ever. The child allocates memory, for
+    // which the C library provides, makes system calls, and ends by one.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
+    if child == 0 {
+        in_child(end, &ready, start);
+    }
+    eventually("the child's group is on its way", || ready.filled() > 0);
+    if matches!(end, End::Kill) {
+        // SAFETY: A child that was not waited for.
+        assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
+    }
+    wait_for_child(child);
+}
+
+/// A leader that refers to a ring is waited for as its task exits. So are its members
+/// then, and polled IO is done only if somebody polls.
+#[rstest]
+fn x5_polled_member_of_a_tracked_leader(
+    #[values(RingMode::Iopoll, RingMode::HybridIopoll)] mode: RingMode,
+    #[values(Kind::Inline, Kind::Worker)] kind: Kind,
+    #[values(End::Exit, End::Kill, End::Exec)] end: End,
+) {
+    drop(ring(mode));
+    let device = open_direct("/dev/nullb0".as_ref());
+    for _ in 0..5 {
+        with_child(end, || {
+            let mut polled = Ring::new(mode).expect("a polled ring");
+            let other = Ring::new(RingMode::Default).expect("another ring");
+            let get = |ud| read_at(ud, &device, Buf::aligned(4096, 4096), 0).kind(kind);
+            let ops = group(msg_ring(L, other.fd(), 5, 6), [get(M1), get(M2)]);
+            submit(&mut polled, &ops);
+            vec![polled, other]
+        });
+    }
 }
 
 #[track_caller]

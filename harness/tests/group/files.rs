@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Groups on files, sockets and block devices: what they are for.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
 use harness::ring::RingMode;
@@ -12,7 +11,7 @@ use rstest::rstest;
 
 use crate::expect::Expect;
 use crate::op::*;
-use crate::world::ring;
+use crate::world::{open_direct, ring, workers, NullBlk};
 
 const OK: i32 = 0;
 const EBADF: i32 = -libc::EBADF;
@@ -145,15 +144,7 @@ fn c1_block_device(
     #[values(Kind::Inline, Kind::Worker)] kind: Kind,
 ) {
     let mut ring = ring(mode);
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_DIRECT)
-        .open("/dev/nullb0");
-    let device = match opened {
-        Ok(device) => device,
-        Err(error) => skip!("/dev/nullb0: {error}"),
-    };
+    let device = open_direct("/dev/nullb0".as_ref());
     let bufs: Vec<_> = (0..4).map(|_| Buf::aligned(BLOCK, BLOCK)).collect();
     register_buffers(&ring, &bufs);
     let block = BLOCK as i32;
@@ -189,6 +180,62 @@ fn c1_block_device(
     let ops = group(odd, [write_fixed(M1, &device, bufs[0], 0, 0)]);
     Expect::new()
         .group((L, -libc::EINVAL), [(M1, -libc::EIO)])
+        .run(&mut ring, &ops);
+}
+
+/// A device with room for one request: the others are refused as long as they must not
+/// wait, and are issued again by a worker. They complete once, then. The leader is
+/// refused because of the request beside it, members because of each other.
+#[rstest]
+fn c1_reissued_requests(
+    #[values(
+        RingMode::Default,
+        RingMode::DeferTaskrun,
+        RingMode::Sqpoll,
+        RingMode::Iopoll
+    )]
+    mode: RingMode,
+) {
+    let mut ring = ring(mode);
+    let narrow = NullBlk::new(&[
+        ("submit_queues", 1),
+        ("hw_queue_depth", 1),
+        ("irqmode", 2),
+        ("completion_nsec", 1_000_000),
+    ]);
+    let device = narrow.open();
+    let block = BLOCK as i32;
+    let buf = Buf::aligned(BLOCK, BLOCK);
+    let get = |ud| read_at(ud, &device, buf, 0);
+    for round in 0..20 {
+        let members: Vec<_> = (1..=4).map(m).collect();
+        let skip = |op: Op| if round % 2 == 1 { op.skip() } else { op };
+        let ops = all([
+            vec![get(BEFORE)],
+            group(get(L).link(), members.iter().map(|&ud| skip(get(ud)))),
+            vec![get(AFTER)],
+        ]);
+        let expect = Expect::new().cqe(BEFORE, block);
+        let expect = if round % 2 == 1 {
+            expect.cqe(L, block)
+        } else {
+            expect.group((L, block), members.iter().map(|&ud| (ud, block)))
+        };
+        expect.then(AFTER, block).run(&mut ring, &ops);
+    }
+    if workers() == 0 {
+        skip!("nothing was issued again");
+    }
+
+    // A group that fails after all: its members are refused, and one is bad.
+    let odd = read_at(M2, &device, buf, 1);
+    let ops = all([
+        group(get(L).link(), [get(M1), odd, get(M3)]),
+        vec![nop(AFTER)],
+    ]);
+    Expect::new()
+        .group((L, block), [(M1, block), (M2, -libc::EINVAL), (M3, block)])
+        .then(AFTER, -libc::ECANCELED)
         .run(&mut ring, &ops);
 }
 

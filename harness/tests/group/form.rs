@@ -5,11 +5,12 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use harness::ring::{RingMode, Setup, PATIENCE};
+use harness::skip;
 use rstest::rstest;
 
 use crate::expect::{list, nothing_yet, Expect};
 use crate::op::*;
-use crate::world::{build, ring, udp_pair, Pipe};
+use crate::world::{build, ring, udp_pair, NoRequests, Pipe};
 
 const OK: i32 = 0;
 const EINVAL: i32 = -libc::EINVAL;
@@ -642,6 +643,54 @@ fn f6_invalid_index_of_the_last_member(
     Expect::new()
         .cqe(BEFORE, ECANCELED)
         .cqe(BESIDE, ECANCELED)
+        .cqe(AFTER, 3)
+        .run(&mut ring, &ops);
+}
+
+/// There is no memory for the rest of a group: what was taken fails, and the rest is
+/// cancelled when it comes. Where each submission begins anew there is no rest: what
+/// comes is what the application wrote.
+#[rstest]
+fn f6_out_of_memory(
+    #[values(
+        RingMode::Default,
+        RingMode::DeferTaskrun,
+        RingMode::SubmitAll,
+        RingMode::NoSqarray,
+        RingMode::SqRewind
+    )]
+    mode: RingMode,
+) {
+    const ENOMEM: i32 = -libc::ENOMEM;
+    const MEMBERS: usize = 62;
+    let mut ring = ring(mode);
+    // The ring has some requests at hand then, and a group more than that.
+    Expect::new().cqe(BEFORE, OK).run(&mut ring, &[nop(BEFORE)]);
+    push(&mut ring, &group(nop(L), (1..=MEMBERS).map(|i| nop(m(i)))));
+    let no_requests = NoRequests::new();
+    let taken = ring.submit_once();
+    drop(no_requests);
+    let taken = taken.expect("submitting what there is memory for");
+    if taken > MEMBERS {
+        skip!("there was memory for all");
+    }
+    Expect::new()
+        .group((L, ENOMEM), (1..taken).map(|i| (m(i), ECANCELED)))
+        .settle(&mut ring);
+
+    let rest = ring.submit().expect("submitting the rest");
+    assert_eq!(taken + rest, MEMBERS + 1);
+    let rest = Expect::new();
+    let rest = if mode == RingMode::SqRewind {
+        let members = (taken + 1..=MEMBERS).map(|i| (m(i), OK));
+        rest.group((m(taken), OK), members)
+    } else {
+        rest.members((taken..=MEMBERS).map(|i| (m(i), ECANCELED)))
+    };
+    rest.finish(&mut ring);
+    let ops = all([group(nop(L), [nop(M1)]), vec![nop_res(AFTER, 3)]]);
+    Expect::new()
+        .group((L, OK), [(M1, OK)])
         .cqe(AFTER, 3)
         .run(&mut ring, &ops);
 }

@@ -454,6 +454,139 @@ fn if_restrictions_see_members(mode: RingMode) {
 
 const HAS_EXT: u8 = IOSQE_HAS_EXT_FLAGS;
 
+/// Has the kernel ask a filter, in classic BPF, about every SQE of this opcode. It sees
+/// `struct io_uring_bpf_ctx`, and lets an SQE pass by a result that is not 0.
+fn filter(ring: &Ring, opcode: u8, program: &[libc::sock_filter]) {
+    const IORING_REGISTER_BPF_FILTER: u32 = 37;
+    const IO_URING_BPF_CMD_FILTER: u16 = 1;
+
+    /// `struct io_uring_bpf`, with the one command that there is
+    #[repr(C)]
+    #[derive(Default)]
+    struct Command {
+        cmd_type: u16,
+        cmd_flags: u16,
+        resv: u32,
+        opcode: u32,
+        flags: u32,
+        filter_len: u32,
+        pdu_size: u8,
+        pad: [u8; 3],
+        filter_ptr: u64,
+        resv2: [u64; 5],
+    }
+    const _: () = assert!(std::mem::size_of::<Command>() == 72);
+
+    let mut command = Command {
+        cmd_type: IO_URING_BPF_CMD_FILTER,
+        opcode: opcode.into(),
+        filter_len: program.len() as u32,
+        filter_ptr: program.as_ptr() as u64,
+        ..Command::default()
+    };
+    let arg = std::ptr::from_mut(&mut command).cast();
+    // SAFETY: One element of the type that this operation takes, which points to a
+    // program of the length that it says.
+    let done = unsafe { ring.register(IORING_REGISTER_BPF_FILTER, arg, 1) };
+    match done.as_ref().map_err(std::io::Error::raw_os_error) {
+        Err(Some(libc::EINVAL | libc::EOPNOTSUPP)) => skip!("the kernel has no BPF filters"),
+        _ => drop(done.expect("registering a filter")),
+    }
+}
+
+/// A filter that lets everything pass, but for SQEs in which one of these bits is set in
+/// the word at this offset.
+fn deny_bits(offset: u32, bits: u32) -> [libc::sock_filter; 4] {
+    let step = |code: u32, jf, k| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf,
+        k,
+    };
+    [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, offset),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 1, bits),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 1),
+    ]
+}
+
+/// BPF filters are asked about every SQE of a group, and see its flags.
+fn if_filters_see_members(mode: RingMode) {
+    const USER_DATA: u32 = 0;
+    const OPCODE_AND_FLAGS: u32 = 8;
+    let (nops, writes) = (io_uring::opcode::Nop::CODE, io_uring::opcode::Write::CODE);
+    let pipe = Pipe::new();
+
+    // Bit 7: no groups. The last member may have it or not.
+    let mut ring = self::ring(mode);
+    let bit_7 = u32::from_ne_bytes([0, IOSQE_HAS_EXT_FLAGS, 0, 0]);
+    filter(&ring, nops, &deny_bits(OPCODE_AND_FLAGS, bit_7));
+    let ops = all([
+        group(
+            nop(L).link(),
+            [nop(M1), nop(M2).worker(), nop(M3).extended()],
+        ),
+        vec![nop(AFTER)],
+    ]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EACCES), (M2, EACCES), (M3, EACCES)])
+        .then(AFTER, ECANCELED)
+        .run(&mut ring, &ops);
+    let ops = group(nop(L), [nop(M1), nop(M2)]);
+    Expect::new()
+        .group(
+            (L, vec![EACCES]),
+            [(M1, vec![EACCES]), (M2, vec![EIO, EACCES])],
+        )
+        .run(&mut ring, &ops);
+    // Bits that a group has on one SQE only
+    let mut ring = self::ring(mode);
+    let skips = u32::from_ne_bytes([0, Flags::SKIP_SUCCESS.bits(), 0, 0]);
+    filter(&ring, nops, &deny_bits(OPCODE_AND_FLAGS, skips));
+    let ops = group(nop(L), [nop(M1), nop(M2).skip(), nop(M3)]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EIO), (M2, EACCES), (M3, EIO)])
+        .run(&mut ring, &ops);
+    let ops = group(nop(L), [nop(M1), nop(M2), nop(M3)]);
+    Expect::new()
+        .group((L, OK), [(M1, OK), (M2, OK), (M3, OK)])
+        .run(&mut ring, &ops);
+
+    // An opcode: groups, but without it.
+    let mut ring = self::ring(mode);
+    filter(&ring, writes, &deny_bits(OPCODE_AND_FLAGS, u32::MAX));
+    let ops = all([
+        group(
+            nop(L).link(),
+            [nop(M1), write(M2, &pipe.write, b"x"), nop(M3)],
+        ),
+        vec![nop(AFTER)],
+    ]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EIO), (M2, EACCES), (M3, EIO)])
+        .then(AFTER, ECANCELED)
+        .run(&mut ring, &ops);
+    let ops = group(write(L, &pipe.write, b"x"), [nop(M1)]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EIO)])
+        .run(&mut ring, &ops);
+    let ops = group(nop(L), [nop(M1), nop(M2)]);
+    Expect::new()
+        .group((L, OK), [(M1, OK), (M2, OK)])
+        .run(&mut ring, &ops);
+    assert_eq!(pipe.filled(), 0, "a refused write was executed");
+
+    // What tells one SQE from another
+    const ODD: u64 = 1 << 20;
+    let mut ring = self::ring(mode);
+    filter(&ring, nops, &deny_bits(USER_DATA, ODD as u32));
+    let ops = group(nop(L), [nop(M1), nop(ODD), nop(M3)]);
+    Expect::new()
+        .group((L, EACCES), [(M1, EIO), (ODD, EACCES), (M3, EIO)])
+        .run(&mut ring, &ops);
+}
+
 /// 128-byte SQEs in a group: in a ring of nothing else, and among small ones.
 #[rstest]
 fn if_wide_sqes(#[values(RingMode::Sqe128, RingMode::SqeMixed)] mode: RingMode) {
@@ -530,4 +663,5 @@ main_modes!(
     if_msg_ring,
     if_msg_ring_to_itself,
     if_restrictions_see_members,
+    if_filters_see_members,
 );

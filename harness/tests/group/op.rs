@@ -53,6 +53,8 @@ pub(crate) fn name(user_data: u64) -> String {
 pub(crate) const IORING_NOP_INJECT_RESULT: u32 = 1 << 0;
 pub(crate) const IORING_NOP_TW: u32 = 1 << 4;
 
+pub(crate) const IORING_CQE_F_MORE: u32 = 1 << 1;
+
 pub(crate) const CANCEL_ALL: u32 = 1 << 0;
 pub(crate) const CANCEL_FD: u32 = 1 << 1;
 pub(crate) const CANCEL_ANY: u32 = 1 << 2;
@@ -375,6 +377,20 @@ pub(crate) fn poll_in(user_data: u64, fd: &impl AsRawFd) -> Op {
     Op::new(entry, user_data)
 }
 
+/// Posts each time there is something to read, with `IORING_CQE_F_MORE`.
+pub(crate) fn poll_in_multi(user_data: u64, fd: &impl AsRawFd) -> Op {
+    let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), libc::POLLIN as u32)
+        .multi(true)
+        .build();
+    Op::new(entry, user_data)
+}
+
+/// Receives again and again, into buffers of a group.
+pub(crate) fn recv_multi(user_data: u64, fd: &impl AsRawFd, bgid: u16) -> Op {
+    let entry = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), bgid).build();
+    Op::new(entry, user_data)
+}
+
 pub(crate) fn fsync(user_data: u64, fd: &impl AsRawFd) -> Op {
     Op::new(opcode::Fsync::new(Fd(fd.as_raw_fd())).build(), user_data)
 }
@@ -393,6 +409,14 @@ fn timespec(duration: Duration) -> &'static Timespec {
 
 pub(crate) fn timeout(user_data: u64, duration: Duration) -> Op {
     Op::new(opcode::Timeout::new(timespec(duration)).build(), user_data)
+}
+
+/// A timer that never expires, and completes when so many CQEs were posted after it.
+pub(crate) fn after_cqes(user_data: u64, count: u32) -> Op {
+    let entry = opcode::Timeout::new(timespec(Duration::from_secs(3600)))
+        .count(count)
+        .build();
+    Op::new(entry, user_data)
 }
 
 /// A timer that is no failure when it expires; with `shots` above 1, one that

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Rings, pipes and sockets for the tests.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use harness::ring::{Ring, RingMode, Setup, PATIENCE};
@@ -120,4 +122,101 @@ pub(crate) fn workers() -> usize {
         .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
         .filter(|comm| comm.starts_with("iou-wrk"))
         .count()
+}
+
+/// Opens a block device past the page cache, or the test is skipped.
+pub(crate) fn open_direct(device: &Path) -> File {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(device);
+    match opened {
+        Ok(device) => device,
+        Err(error) => skip!("{}: {error}", device.display()),
+    }
+}
+
+/// A block device of null_blk that behaves as a test wants it, as long as this lives.
+pub(crate) struct NullBlk {
+    config: PathBuf,
+    node: PathBuf,
+}
+
+impl NullBlk {
+    /// With these attributes, or the test is skipped.
+    pub(crate) fn new(attributes: &[(&str, u32)]) -> Self {
+        let all = Path::new("/sys/kernel/config/nullb");
+        if !all.exists() {
+            skip!("null_blk cannot be configured");
+        }
+        let name = format!("nullb-{}", std::process::id());
+        let made = Self {
+            config: all.join(&name),
+            node: Path::new("/dev").join(&name),
+        };
+        std::fs::create_dir(&made.config).expect("making a device of null_blk");
+        for &(attribute, value) in attributes.iter().chain(&[("power", 1)]) {
+            made.set(attribute, value)
+                .unwrap_or_else(|error| panic!("{attribute} = {value}: {error}"));
+        }
+        made
+    }
+
+    fn set(&self, attribute: &str, value: u32) -> std::io::Result<()> {
+        std::fs::write(self.config.join(attribute), value.to_string())
+    }
+
+    pub(crate) fn open(&self) -> File {
+        open_direct(&self.node)
+    }
+}
+
+impl Drop for NullBlk {
+    fn drop(&mut self) {
+        // The guest has no use for an error here, and the next device has its own name.
+        let _ = self.set("power", 0);
+        let _ = std::fs::remove_dir(&self.config);
+    }
+}
+
+/// While this lives, the kernel finds no memory for requests beyond those that a ring
+/// has at hand.
+pub(crate) struct NoRequests(());
+
+impl NoRequests {
+    const CACHE: &'static str = "/sys/kernel/slab/io_kiocb/failslab";
+    const FAULT: &'static str = "/sys/kernel/debug/failslab";
+
+    /// Or the test is skipped.
+    pub(crate) fn new() -> Self {
+        let fault = Path::new(Self::FAULT);
+        if !fault.exists() || !Path::new(Self::CACHE).exists() {
+            skip!("the kernel cannot inject faults");
+        }
+        let settings = [
+            ("interval", "1"),
+            ("space", "0"),
+            ("times", "-1"),
+            ("verbose", "0"),
+            ("task-filter", "N"),
+            ("ignore-gfp-wait", "N"),
+            ("cache-filter", "Y"),
+            // Last, or all of the system would be without memory for a moment.
+            ("probability", "100"),
+        ];
+        std::fs::write(Self::CACHE, "1").expect("choosing the cache of requests");
+        for (name, value) in settings {
+            std::fs::write(fault.join(name), value)
+                .unwrap_or_else(|error| panic!("{name} = {value}: {error}"));
+        }
+        Self(())
+    }
+}
+
+impl Drop for NoRequests {
+    fn drop(&mut self) {
+        let _ = std::fs::write(Path::new(Self::FAULT).join("probability"), "0");
+        let _ = std::fs::write(Self::CACHE, "0");
+    }
 }
