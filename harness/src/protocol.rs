@@ -85,6 +85,9 @@ pub struct Job {
     pub slowdown: u32,
 }
 
+/// How the reason begins for a test that is skipped as too many have failed.
+pub const NOT_RUN: &str = "not run";
+
 /// The work of a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
@@ -99,6 +102,8 @@ pub enum Task {
         repeat: u32,
         /// After this time a test's processes are killed.
         timeout_ms: u64,
+        /// After so many failures the rest is skipped, 0 for never.
+        max_failures: u32,
     },
     /// Run one program and pass on what it prints.
     Program {
@@ -616,6 +621,7 @@ mod tests {
                 tests: vec!["f1::a".to_owned()],
                 repeat: 3,
                 timeout_ms: 10_000,
+                max_failures: 20,
             },
             Task::Program {
                 argv: vec!["/bin/copy".to_owned()],

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{bail, ensure, Context as _, Result};
 use harness::protocol::{
-    skip_reason, Groups, Job, Message, Outcome, Session, Task, TestResult, VERSION,
+    skip_reason, Groups, Job, Message, Outcome, Session, Task, TestResult, NOT_RUN, VERSION,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use regex::Regex;
@@ -41,6 +41,8 @@ const DISK_SIZE: u64 = 512 << 20;
 /// Between two lines of progress where there is no terminal.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// After so many failures there is nothing more to learn from the rest.
+const MAX_FAILURES: u32 = 10;
 /// So many failures come with the command that repeats them; the rest is in the
 /// files.
 const REPEATED: usize = 10;
@@ -79,6 +81,9 @@ pub(crate) struct Args {
     /// Run the tests so many times.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,
+    /// Skip the rest once so many tests have failed. 0: run all of them.
+    #[arg(long, value_name = "N", default_value_t = MAX_FAILURES)]
+    pub(crate) max_failures: u32,
     /// Boot this bzImage instead of building one.
     #[arg(long, value_name = "BZIMAGE")]
     pub(crate) kernel: Option<PathBuf>,
@@ -227,6 +232,9 @@ fn reproduction(
     if args.repeat > 1 {
         option("--repeat", &args.repeat.to_string());
     }
+    if args.max_failures != MAX_FAILURES {
+        option("--max-failures", &args.max_failures.to_string());
+    }
     if args.timeout_scale != 1.0 {
         option("--timeout-scale", &args.timeout_scale.to_string());
     }
@@ -324,7 +332,10 @@ impl Watcher for Live {
                     Outcome::Timeout => {
                         self.line("Failed", &format!("{test} (time-out after {ms} ms)"));
                     }
-                    Outcome::Skipped if self.skips => {
+                    Outcome::Skipped
+                        if self.skips
+                            && !skip_reason(output).is_some_and(|why| why.starts_with(NOT_RUN)) =>
+                    {
                         self.line(
                             "Skipped",
                             &format!(
@@ -493,6 +504,7 @@ fn run_one(
                 tests: tests.to_vec(),
                 repeat: args.repeat,
                 timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+                max_failures: args.max_failures,
             },
             groups: groups(&subject.profile),
             disk: true,
@@ -829,6 +841,8 @@ mod tests {
             "4",
             "--repeat",
             "3",
+            "--max-failures",
+            "7",
             "--timeout-scale",
             "2.5",
             "--profile",
@@ -860,6 +874,7 @@ mod tests {
             assert_eq!(parsed.accel, kvm::Choice::Tcg);
             assert_eq!((parsed.smp, parsed.mem), (4, Some(1024)));
             assert_eq!(parsed.repeat, 3);
+            assert_eq!(parsed.max_failures, 7);
             assert_eq!(parsed.kernel, None);
             assert_eq!(parsed.options.kdir, args.options.kdir);
             assert_eq!(parsed.options.llvm, "-19");

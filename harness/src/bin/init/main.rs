@@ -188,11 +188,13 @@ fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
             tests,
             repeat,
             timeout_ms,
+            max_failures,
         } => {
             setup::clear_leaks();
             let mut suite = tests::Suite {
                 program,
                 timeout: Duration::from_millis(timeout_ms),
+                max_failures,
                 guest: &mut guest,
                 log,
                 port,

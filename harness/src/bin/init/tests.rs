@@ -4,7 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use harness::protocol::{skip_reason, Message, Outcome, EXIT_SKIPPED, MARK_RUN, SKIP_PREFIX};
+use harness::protocol::{
+    skip_reason, Message, Outcome, EXIT_SKIPPED, MARK_RUN, NOT_RUN, SKIP_PREFIX,
+};
 
 use crate::{
     process::{explain, End, Guest},
@@ -27,6 +29,7 @@ pub(crate) struct Totals {
 pub(crate) struct Suite<'a> {
     pub(crate) program: String,
     pub(crate) timeout: Duration,
+    pub(crate) max_failures: u32,
     pub(crate) guest: &'a mut Guest,
     pub(crate) log: &'a mut KernelLog,
     pub(crate) port: &'a mut Port,
@@ -97,6 +100,23 @@ impl Suite<'_> {
     ///
     /// Fails only if init cannot go on; a test that goes wrong is a result.
     pub(crate) fn run(&mut self, test: &str, round: u32) -> Result<()> {
+        // A broken kernel lets every test wait for its time-out, which takes hours.
+        if self.max_failures > 0 && self.totals.failed >= self.max_failures {
+            self.port.send(&Message::Start {
+                test: test.to_owned(),
+                round,
+            })?;
+            self.totals.skipped += 1;
+            return self.port.send(&Message::Result {
+                test: test.to_owned(),
+                outcome: Outcome::Skipped,
+                ms: 0,
+                output: format!(
+                    "{SKIP_PREFIX}{NOT_RUN}, as {} tests have failed\n",
+                    self.totals.failed
+                ),
+            });
+        }
         setup::fresh_directories()?;
         self.log.mark(&format!("{MARK_RUN}{test}"));
         self.port.send(&Message::Start {
