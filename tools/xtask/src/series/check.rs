@@ -234,7 +234,7 @@ mod tests {
             ("io_uring: do it", "", "why"),
             (
                 "io_uring: do it",
-                "Because.\n\nSigned-off-by: A <a@b>",
+                concat!("Because.\n\nSigned-off", "-by: A <a@b>"),
                 "sign-off",
             ),
             ("io_uring: do it", &"long ".repeat(20), "longer"),
