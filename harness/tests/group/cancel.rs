@@ -377,6 +377,39 @@ fn x2_unissued_members(mode: RingMode) {
     }
 }
 
+/// The same of a group whose turn came in a worker, which was done with the element
+/// before it.
+fn x2_behind_a_worker(mode: RingMode) {
+    let mut ring = ring(mode);
+    let waits = Pipe::new();
+    for kind in [Kind::Inline, Kind::Worker] {
+        let ops = all([
+            vec![nop(BEFORE).worker().link()],
+            linked(
+                read(L, &waits.read, Buf::new(1)).kind(kind),
+                [nop(M1), nop(M2)],
+            ),
+        ]);
+        submit(&mut ring, &ops);
+        Expect::new().cqe(BEFORE, OK).settle(&mut ring);
+        // Short of that, the group has not been started, and is not found.
+        let found = |ring: &mut Ring| {
+            // To submit does not run task work in every mode.
+            ring.flush().unwrap();
+            submit(ring, &[cancel(CANCEL, M1, 0)]);
+            let cqes = ring.collect(1, PATIENCE).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(cqes[0].user_data, CANCEL);
+            cqes[0].result == OK
+        };
+        eventually("the member is found", || found(&mut ring));
+        waits.feed(b"x");
+        Expect::new()
+            .group((L, 1), [(M1, ECANCELED), (M2, OK)])
+            .then(AFTER, ECANCELED)
+            .finish(&mut ring);
+    }
+}
+
 /// A cancelled member of a leader that fails anyway has still been cancelled.
 fn x2_unissued_member_of_a_failing_leader(mode: RingMode) {
     let mut ring = ring(mode);
@@ -851,6 +884,7 @@ main_modes!(
     x1_cancelled_in_the_same_submission,
     x1_sync,
     x2_unissued_members,
+    x2_behind_a_worker,
     x2_unissued_member_of_a_failing_leader,
     x2_every_unissued_member,
     x2_two_members_of_one_user_data,

@@ -54,7 +54,11 @@ fn start(ring: &mut Ring, phase: Phase, pipe: &Pipe) {
         Phase::Done => group(nop(L), [nop(M1), nop(M2)]),
     };
     submit(ring, &ops);
-    // Lets it get there. Short of that, it is caught in an earlier phase.
+    settle(ring);
+}
+
+/// Lets a group get to where it waits. Short of that, it is caught in an earlier phase.
+fn settle(ring: &mut Ring) {
     for _ in 0..3 {
         let _ = ring.flush();
         std::thread::sleep(Duration::from_millis(1));
@@ -201,6 +205,35 @@ fn x5_polled_member_of_a_tracked_leader(
             submit(&mut polled, &ops);
             vec![polled, other]
         });
+    }
+}
+
+/// A request that refers to a ring is waited for as its task exits: a member whose
+/// leader waits, and a leader whose member does. What is waited for must be found.
+#[rstest]
+fn x5_tracked_requests_that_wait(
+    #[values(false, true)] leader: bool,
+    #[values(Kind::Inline, Kind::Worker)] kind: Kind,
+    #[values(End::Exit, End::Kill, End::Exec)] end: End,
+) {
+    drop(ring(RingMode::Default));
+    for mode in [RingMode::Default, RingMode::DeferTaskrun, RingMode::Sqpoll] {
+        let pipe = Pipe::new();
+        with_child(end, || {
+            let mut ring = Ring::new(mode).expect("a ring");
+            let other = Ring::new(RingMode::Default).expect("another ring");
+            let wait = |ud| read(ud, &pipe.read, Buf::new(1)).kind(kind);
+            let tell = |ud| msg_ring(ud, other.fd(), 5, 6);
+            let ops = if leader {
+                group(tell(L), [wait(M1), nop(M2)])
+            } else {
+                group(wait(L), [tell(M1), nop(M2)])
+            };
+            submit(&mut ring, &ops);
+            settle(&mut ring);
+            vec![ring, other]
+        });
+        wait_for_release(pipe);
     }
 }
 

@@ -10,7 +10,7 @@ use rstest::rstest;
 
 use crate::expect::{list, nothing_yet, Expect};
 use crate::op::*;
-use crate::world::{build, ring, udp_pair, NoRequests, Pipe};
+use crate::world::{build, ring, udp_pair, workers, NoRequests, Pipe};
 
 const OK: i32 = 0;
 const EINVAL: i32 = -libc::EINVAL;
@@ -110,6 +110,19 @@ fn f2_ends_with_the_submission(mode: RingMode) {
             .run(&mut ring, &ops);
         Expect::new().cqe(AFTER, OK).run(&mut ring, &[nop(AFTER)]);
     }
+}
+
+/// Nothing in it asks for a worker, so it does not get one.
+#[rstest]
+fn f2_that_takes_no_worker(
+    #[values(RingMode::Default, RingMode::DeferTaskrun, RingMode::NoSqarray)] mode: RingMode,
+) {
+    let mut ring = ring(mode);
+    let ops = [nop(L).grouped(), nop(M1).grouped(), nop(M2).grouped()];
+    Expect::new()
+        .group((L, OK), [(M1, OK), (M2, OK)])
+        .run(&mut ring, &ops);
+    assert_eq!(workers(), 0, "a worker was started");
 }
 
 /// The application submits part of what it pushed: that is a submission.

@@ -282,9 +282,12 @@ fn if_ext_personality(mode: RingMode) {
         .run(&mut ring, &[nop(BEFORE).personality(id)]);
 }
 
-/// A member runs as who it says, the others as who submitted them.
-fn if_ext_personality_is_each_sqes_own(mode: RingMode) {
-    let mut ring = ring(mode);
+/// A file that only root may open, or the test is skipped.
+fn private_file() -> (tempfile::TempDir, CString) {
+    // SAFETY: No arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        skip!("not root");
+    }
     let dir = tempfile::tempdir().unwrap();
     let private = dir.path().join("private");
     std::fs::write(&private, b"x").unwrap();
@@ -292,17 +295,22 @@ fn if_ext_personality_is_each_sqes_own(mode: RingMode) {
     std::fs::set_permissions(&private, only_root).unwrap();
     let anybody = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(dir.path(), anybody).unwrap();
-    // SAFETY: No arguments.
-    if unsafe { libc::geteuid() } != 0 {
-        skip!("not root");
-    }
+    let path = CString::new(private.into_os_string().into_encoded_bytes()).unwrap();
+    (dir, path)
+}
+
+/// Opens a file into the table of registered ones, which leaves nothing to close.
+fn open_direct(user_data: u64, path: &CString) -> Op {
+    open(user_data, path, libc::O_RDONLY).edit(|sqe| sqe.file_index = u32::MAX)
+}
+
+/// A member runs as who it says, the others as who submitted them.
+fn if_ext_personality_is_each_sqes_own(mode: RingMode) {
+    let mut ring = ring(mode);
+    let (_dir, private) = private_file();
     let nobody = register_as(&ring, 65534);
 
-    let path = CString::new(private.as_os_str().as_encoded_bytes()).unwrap();
-    let open = |ud| {
-        // Into the table of registered files, which leaves nothing to close
-        open(ud, &path, libc::O_RDONLY).edit(|sqe| sqe.file_index = u32::MAX)
-    };
+    let open = |ud| open_direct(ud, &private);
     ring.submitter().register_files_sparse(8).unwrap();
     let slots: Vec<i32> = (0..8).collect();
     let ops = group(
@@ -325,8 +333,14 @@ fn if_ext_personality_is_each_sqes_own(mode: RingMode) {
         .run(&mut ring, &ops);
 }
 
-/// Registers a personality of another user. Only this thread changes, and back.
+/// Registers a personality of another user.
 fn register_as(ring: &Ring, user: libc::uid_t) -> u8 {
+    let id = as_user(user, || ring.submitter().register_personality());
+    u8::try_from(id.expect("an identity")).expect("a small number")
+}
+
+/// Does something as another user. Only this thread changes, and back.
+fn as_user<T>(user: libc::uid_t, what: impl FnOnce() -> T) -> T {
     let become_user = |uid: libc::uid_t| {
         // SAFETY: Three numbers. The system call itself, as the C library would
         // change every thread.
@@ -334,9 +348,35 @@ fn register_as(ring: &Ring, user: libc::uid_t) -> u8 {
         assert_eq!(ret, 0, "setresuid: {}", std::io::Error::last_os_error());
     };
     become_user(user);
-    let id = ring.submitter().register_personality();
+    let done = what();
     become_user(0);
-    u8::try_from(id.expect("an identity")).expect("a small number")
+    done
+}
+
+/// A thread serves rings of several users. A member runs as who made its ring, though it
+/// is issued when the thread is done with what that ring submitted.
+#[test]
+fn if_sqpoll_members_run_as_their_ring() {
+    let roots = ring(RingMode::Sqpoll);
+    let (_dir, private) = private_file();
+    let setup = Setup::new(RingMode::Sqpoll).attach_wq(roots.fd());
+    let nobodys = as_user(65534, || build(setup));
+    let slots: Vec<i32> = (0..8).collect();
+    for (mut ring, result) in [(nobodys, vec![EACCES]), (roots, slots)] {
+        ring.submitter().register_files_sparse(8).unwrap();
+        for kind in Kind::ALL {
+            let ops = group(
+                nop(L).kind(kind),
+                [
+                    open_direct(M1, &private),
+                    open_direct(M2, &private).worker(),
+                ],
+            );
+            Expect::new()
+                .group((L, vec![OK]), [(M1, result.clone()), (M2, result.clone())])
+                .run(&mut ring, &ops);
+        }
+    }
 }
 
 /// MSG_RING looks at the personality's bytes itself.

@@ -46,6 +46,32 @@ fn i1_members_wait_for_the_leader(mode: RingMode) {
     }
 }
 
+/// Members are issued when the application has written other SQEs where theirs were.
+fn i1_members_keep_their_sqes(mode: RingMode) {
+    let mut ring = ring(mode);
+    let waits = Pipe::new();
+    let (near, _far) = UnixStream::pair().unwrap();
+    for kind in [Kind::Inline, Kind::Worker] {
+        let ops = group(
+            read(L, &waits.read, Buf::new(1)),
+            [
+                getsockopt_type(M1, &near).kind(kind),
+                getsockopt_type(M2, &near),
+            ],
+        );
+        submit(&mut ring, &ops);
+        // As many as the queue has.
+        for at in 0..64 {
+            let ops = [nop_res(BESIDE, at)];
+            Expect::new().cqe(BESIDE, at).run(&mut ring, &ops);
+        }
+        waits.feed(b"x");
+        Expect::new()
+            .group((L, 1), [(M1, 4), (M2, 4)])
+            .finish(&mut ring);
+    }
+}
+
 /// The leader fails: no member is issued, however the leader failed.
 fn i1_members_of_a_failed_leader_are_not_issued(mode: RingMode) {
     let mut ring = ring(mode);
@@ -342,6 +368,7 @@ every_pollable_mode!(i1_members_wait_for_the_leader, i5_group_is_one_element,);
 
 main_modes!(
     i2_members_do_not_wait_for_each_other,
+    i1_members_keep_their_sqes,
     i1_members_of_a_failed_leader_are_not_issued,
     i2_in_submission_order,
     i2_a_failed_member_does_not_stop_the_next,

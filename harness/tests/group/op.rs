@@ -53,6 +53,8 @@ pub(crate) fn name(user_data: u64) -> String {
 pub(crate) const IORING_NOP_INJECT_RESULT: u32 = 1 << 0;
 pub(crate) const IORING_NOP_TW: u32 = 1 << 4;
 
+const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
+
 pub(crate) const IORING_CQE_F_MORE: u32 = 1 << 1;
 
 pub(crate) const CANCEL_ALL: u32 = 1 << 0;
@@ -456,6 +458,19 @@ pub(crate) fn cancel_op(user_data: u64, op: u8, flags: u32) -> Op {
 /// Posts a CQE with this `user_data` and result to another ring.
 pub(crate) fn msg_ring(user_data: u64, ring: RawFd, result: i32, data: u64) -> Op {
     let entry = opcode::MsgRingData::new(Fd(ring), result, data, None).build();
+    Op::new(entry, user_data)
+}
+
+/// Asks a socket for its type, by a command whose SQE the kernel reads as it executes
+/// it. Completes with the length of the answer.
+pub(crate) fn getsockopt_type(user_data: u64, socket: &impl AsRawFd) -> Op {
+    let value = Buf::new(size_of::<libc::c_int>());
+    let mut entry =
+        opcode::UringCmd16::new(Fd(socket.as_raw_fd()), SOCKET_URING_OP_GETSOCKOPT).build();
+    let raw = entry.raw_mut();
+    raw.addr = u64::from(libc::SOL_SOCKET as u32) | u64::from(libc::SO_TYPE as u32) << 32;
+    raw.file_index = value.len();
+    raw.addr3 = value.ptr() as u64;
     Op::new(entry, user_data)
 }
 

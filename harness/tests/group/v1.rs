@@ -8,7 +8,7 @@ use harness::ring::{RingMode, Setup, PATIENCE};
 
 use crate::expect::{nothing_yet, nothing_yet_behind_drain, Expect};
 use crate::op::*;
-use crate::world::{build, ring, Pipe};
+use crate::world::{build, open_direct, ring, Pipe};
 
 const OK: i32 = 0;
 const EINVAL: i32 = -libc::EINVAL;
@@ -113,10 +113,26 @@ fn v1_04_cancelled_by_its_chain(mode: RingMode) {
 }
 
 /// Completions that were polled for went past the group: the leader's CQE came
-/// early and members leaked. On NOPs, by task work; on a device in
-/// `files::c1_block_device`.
+/// early and members leaked. The leader is polled for, or members are, or all.
 fn v1_05_polled_completions(mode: RingMode) {
+    const BLOCK: usize = 4096;
     let mut ring = ring(mode);
+    let device = open_direct("/dev/nullb0".as_ref());
+    let buf = Buf::aligned(BLOCK, BLOCK);
+    let get = |ud| read_at(ud, &device, buf, 0);
+    let block = BLOCK as i32;
+    for kind in [Kind::Inline, Kind::Worker] {
+        let ops = all([
+            group(get(L).kind(kind).link(), [nop_res(M1, 1), get(M2)]),
+            group(nop_res(L2, 7).kind(kind), [get(N1).kind(kind), get(N2)]),
+            vec![nop(AFTER)],
+        ]);
+        Expect::new()
+            .group((L, block), [(M1, 1), (M2, block)])
+            .then_group((L2, 7), [(N1, block), (N2, block)])
+            .cqe(AFTER, OK)
+            .run(&mut ring, &ops);
+    }
     for _ in 0..20 {
         let ops = group(
             nop_res(L, 7).kind(Kind::TaskWork),
@@ -196,6 +212,25 @@ fn v1_07_drain_counts_members(mode: RingMode) {
             .then(BESIDE, OK)
             .then(AFTER, OK)
             .run(&mut ring, &ops);
+        // The same of a group that drains: it is held back, and holds back.
+        let ops = all([
+            vec![read(BEFORE, &waits.read, Buf::new(1))],
+            group(
+                nop_res(L, 7).drain(),
+                (1..=members).map(|i| read(m(i), &waits.read, Buf::new(1))),
+            ),
+            vec![nop(AFTER).drain()],
+        ]);
+        submit(&mut ring, &ops);
+        nothing_yet_behind_drain(&mut ring);
+        waits.feed(b"x");
+        Expect::new().cqe(BEFORE, 1).settle(&mut ring);
+        nothing_yet_behind_drain(&mut ring);
+        waits.feed(&vec![b'x'; members]);
+        Expect::new()
+            .group((L, 7), (1..=members).map(|i| (m(i), 1)))
+            .then(AFTER, OK)
+            .finish(&mut ring);
     }
 }
 
