@@ -141,12 +141,18 @@ fn steps(host_only: bool) -> Result<Vec<Step>> {
             skip: false,
         })
         .collect();
+    let mistakes = Step {
+        line: "cargo xtask mistakes --check".to_owned(),
+        vital: false,
+        skip: false,
+    };
     if host_only {
         steps.push(Step {
             line: "cargo xtask series check --offline".to_owned(),
             vital: false,
             skip: false,
         });
+        steps.push(mistakes);
         return Ok(steps);
     }
 
@@ -156,6 +162,8 @@ fn steps(host_only: bool) -> Result<Vec<Step>> {
         vital: true,
         skip: false,
     });
+    // As whole as it can be: the source is there by now.
+    steps.push(mistakes);
     let readme = root.join("README.md");
     let readme = if readme.exists() {
         fs::read_to_string(&readme).with_context(|| format!("cannot read {}", readme.display()))?

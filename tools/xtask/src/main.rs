@@ -4,6 +4,7 @@
 mod apt;
 mod build;
 mod cache;
+mod checks;
 mod ci;
 mod ctrl_c;
 mod demo;
@@ -15,6 +16,7 @@ mod initramfs;
 mod interrupt;
 mod kvm;
 mod log_rules;
+mod mistakes;
 mod paths;
 mod profile;
 mod progress;
@@ -48,6 +50,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Check the patch series, lay it out as a git tree, or take edits back.
     Series(series::Args),
+    /// Put known mistakes into the kernel, one at a time, and see the tests fail.
+    Mistakes(mistakes::Args),
     /// Everything that must hold before a change goes in.
     Ci(ci::Args),
 }
@@ -61,10 +65,22 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Series(args) => series::run(args),
+        Command::Mistakes(args) => mistakes::run(args),
         Command::Ci(args) => ci::run(args),
     };
     result.unwrap_or_else(|error| {
         progress::line(format_args!("error: {error:#}"));
         ExitCode::FAILURE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    /// Two arguments of one name, say, are noticed only as their command is used.
+    #[test]
+    fn the_command_line_makes_sense() {
+        super::Command::command().debug_assert();
+    }
 }

@@ -116,15 +116,15 @@ struct Subject {
 
 /// The results of one kernel, for `--json`.
 #[derive(Serialize)]
-struct Report {
-    verdict: Verdict,
+pub(crate) struct Report {
+    pub(crate) verdict: Verdict,
     profile: String,
     kernel: PathBuf,
     uname: Option<String>,
     accel: Accel,
     smp: u32,
     mem_mib: u32,
-    seconds: f64,
+    pub(crate) seconds: f64,
     passed: u32,
     failed: u32,
     skipped: u32,
@@ -132,11 +132,14 @@ struct Report {
     tests: Vec<TestResult>,
     /// The test that was running when the run ended early.
     interrupted_test: Option<String>,
-    findings: Vec<Finding>,
-    causes: String,
-    directory: PathBuf,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) causes: String,
+    pub(crate) directory: PathBuf,
     #[serde(skip)]
-    interrupted: bool,
+    pub(crate) interrupted: bool,
+    /// What one sees of it, in whole lines.
+    #[serde(skip)]
+    text: String,
 }
 
 /// The results of a command, for `--json`.
@@ -165,7 +168,7 @@ fn limits(slowdown: u32, test_timeout: Duration) -> Limits {
 }
 
 /// The tests that the filters leave.
-fn select(all: &[String], filters: &[String], exact: bool) -> Result<Vec<String>> {
+pub(crate) fn select(all: &[String], filters: &[String], exact: bool) -> Result<Vec<String>> {
     ensure!(!all.is_empty(), "the test binary holds no test");
     if filters.is_empty() {
         return Ok(all.to_vec());
@@ -406,6 +409,7 @@ fn execute(args: &Args) -> Result<ExitCode> {
     for profile in &args.profile {
         let subject = subject(args, profile)?;
         let report = run_one(args, &subject, &built, &tests, &rules)?;
+        report::print(&report.text);
         let interrupted = report.interrupted;
         reports.push(report);
         if interrupted {
@@ -459,6 +463,18 @@ fn subject(args: &Args, profile: &Profile) -> Result<Subject> {
         config,
         given,
     })
+}
+
+/// Boots the kernel that `--kernel` names and judges it, without a word on the result.
+pub(crate) fn judge(args: &Args, built: &[Built], tests: &[String]) -> Result<Report> {
+    let profile = args.profile.first().context("no profile")?;
+    run_one(
+        args,
+        &subject(args, profile)?,
+        built,
+        tests,
+        &Rules::load()?,
+    )
 }
 
 /// What the kernel of a profile must be.
@@ -548,8 +564,8 @@ fn run_one(
     drop(live);
 
     let verdict = report::evidence(&run).judge();
-    let report = summarize(args, subject, &run, verdict, total, mem_mib, dir.path());
-    print_report(args, subject, &run, &report);
+    let mut report = summarize(args, subject, &run, verdict, total, mem_mib, dir.path());
+    report.text = in_words(args, subject, &run, &report);
     Ok(report)
 }
 
@@ -584,6 +600,7 @@ fn summarize(
         causes: report::causes(run, verdict, dir),
         directory: dir.to_owned(),
         interrupted: run.interrupted,
+        text: String::new(),
     }
 }
 
@@ -611,7 +628,7 @@ fn count(run: &Run<'_>) -> (u32, u32, u32) {
 }
 
 /// The tests that failed, each once, in the order in which they ran.
-fn failures(report: &Report) -> Vec<&str> {
+pub(crate) fn failures(report: &Report) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     let failed = report
         .tests
@@ -633,7 +650,7 @@ fn failures(report: &Report) -> Vec<&str> {
     names
 }
 
-fn print_report(args: &Args, subject: &Subject, run: &Run<'_>, report: &Report) {
+fn in_words(args: &Args, subject: &Subject, run: &Run<'_>, report: &Report) -> String {
     let mut text = String::new();
     for test in &report.tests {
         let what = match test.outcome {
@@ -692,7 +709,7 @@ fn print_report(args: &Args, subject: &Subject, run: &Run<'_>, report: &Report) 
             let _ = writeln!(text, "{advice}");
         }
     }
-    report::print(&text);
+    text
 }
 
 /// The failures at a glance.

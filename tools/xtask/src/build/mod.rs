@@ -21,7 +21,7 @@ use crate::{
     profile::Profile,
     progress::{say, Bar, Unit},
     run,
-    series::{self, Base, Series},
+    series::{self, Base, Series, Variant},
     toolchain::{self, Toolchain},
 };
 
@@ -140,8 +140,26 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 ///
 /// Each with one sentence that says what to do.
 pub(crate) fn ensure_kernel(profile: Profile, options: &Options) -> Result<Kernel> {
+    ensure(profile, options, None)
+}
+
+/// As [`ensure_kernel`], from a tree and in a build directory of its own. The next
+/// variant of the same name is built there too, and rebuilds what differs.
+///
+/// # Errors
+///
+/// As [`ensure_kernel`], and if an edit has no place in the tree.
+pub(crate) fn ensure_variant(
+    profile: Profile,
+    options: &Options,
+    variant: &Variant<'_>,
+) -> Result<Kernel> {
+    ensure(profile, options, Some(variant))
+}
+
+fn ensure(profile: Profile, options: &Options, variant: Option<&Variant<'_>>) -> Result<Kernel> {
     let build = || {
-        let site = Site::prepare(profile, options)?;
+        let site = Site::prepare(profile, options, variant)?;
         site.configure()?;
         site.build()?;
         Ok(site.kernel())
@@ -151,7 +169,7 @@ pub(crate) fn ensure_kernel(profile: Profile, options: &Options) -> Result<Kerne
 
 /// Runs targets of the kernel's own make on this terminal.
 fn run_targets(profile: Profile, options: &Options, targets: &[String]) -> Result<ExitCode> {
-    let site = Site::prepare(profile, options)?;
+    let site = Site::prepare(profile, options, None)?;
     site.configure()?;
     let status = run::attached(site.make().args(targets))?;
     Ok(if status.success() {
@@ -180,7 +198,7 @@ struct Site {
 
 impl Site {
     /// Gets the tools, the source, and the series into it.
-    fn prepare(profile: Profile, options: &Options) -> Result<Self> {
+    fn prepare(profile: Profile, options: &Options, variant: Option<&Variant<'_>>) -> Result<Self> {
         let Options {
             llvm,
             kdir,
@@ -199,11 +217,18 @@ impl Site {
                  of them"
             );
         }
+        if variant.is_some() {
+            ensure!(
+                kdir.is_none() && !profile.is_base(),
+                "a variant is of the cache's tree with the series: leave out --kdir and --profile base"
+            );
+        }
         let lock = cache.lock()?;
 
-        let name = match kdir {
-            Some(dir) => format!("{profile}-{}", series::kdir_key(dir)?),
-            None => profile.name().to_owned(),
+        let name = match (kdir, variant) {
+            (Some(dir), _) => format!("{profile}-{}", series::kdir_key(dir)?),
+            (None, Some(variant)) => format!("{profile}-{}", variant.name),
+            (None, None) => profile.name().to_owned(),
         };
         let out = cache.root().join("build").join(name);
         let have_source = kdir.is_some() || fetch::cached_source(&cache, &base).is_some();
@@ -224,8 +249,8 @@ impl Site {
                 if profile.is_base() {
                     (pristine, Some(base.version.clone()))
                 } else {
-                    let tree = series::patched(&cache, &lock, &series, &pristine)?;
-                    (tree, Some(series.digest()?))
+                    let tree = series::patched(&cache, &lock, &series, &pristine, variant)?;
+                    (tree, Some(series.digest_of(variant)?))
                 }
             }
         };
@@ -438,7 +463,7 @@ fn is_step(line: &str) -> bool {
 }
 
 /// The part of make's output that says why it failed.
-fn errors(log: &str) -> String {
+pub(crate) fn errors(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     let is_error = |line: &str| {
         [

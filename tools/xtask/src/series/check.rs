@@ -10,7 +10,7 @@ use std::{
 use anyhow::{bail, ensure, Context as _, Result};
 
 use super::{apply, git, sync, Base, Patch, Series};
-use crate::{cache::Cache, fetch, paths, run};
+use crate::{cache::Cache, checks::Checks, fetch, paths, run};
 
 /// Columns of a commit message, and of a subject without its `[PATCH]`.
 const COLUMNS: usize = 75;
@@ -21,7 +21,7 @@ pub(super) fn run(offline: bool) -> Result<ExitCode> {
     let series = Series::load()?;
     let base = Base::load(&kernel)?;
 
-    let mut report = Report::default();
+    let mut report = Checks::default();
     report.add("every file belongs to one patch", series.account());
     for patch in &series.patches {
         report.add(&format!("{}: message", patch.name), message(patch));
@@ -49,48 +49,6 @@ pub(super) fn run(offline: bool) -> Result<ExitCode> {
         report.skip("checkpatch: the series must apply first");
     }
     Ok(report.end())
-}
-
-/// Outcomes so far.
-#[derive(Default)]
-struct Report {
-    passed: usize,
-    failed: usize,
-    skipped: usize,
-}
-
-impl Report {
-    fn add(&mut self, what: &str, result: Result<()>) {
-        match result {
-            Ok(()) => {
-                println!("ok      {what}");
-                self.passed += 1;
-            }
-            Err(error) => {
-                println!("FAILED  {what}: {error:#}");
-                self.failed += 1;
-            }
-        }
-    }
-
-    fn skip(&mut self, what: &str) {
-        println!("skipped {what}");
-        self.skipped += 1;
-    }
-
-    fn end(self) -> ExitCode {
-        let Self {
-            passed,
-            failed,
-            skipped,
-        } = self;
-        println!("{passed} passed, {failed} failed, {skipped} skipped");
-        if failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
-    }
 }
 
 /// Whether a commit message is what the kernel's maintainers expect.
@@ -165,7 +123,7 @@ fn applies(series: &Series, pristine: &Path) -> Result<()> {
 }
 
 /// The kernel's own judgement. Errors and warnings fail, remarks are shown.
-fn checkpatch(report: &mut Report, series: &Series, pristine: &Path) -> Result<()> {
+fn checkpatch(report: &mut Checks, series: &Series, pristine: &Path) -> Result<()> {
     if series.patches.is_empty() {
         return Ok(());
     }

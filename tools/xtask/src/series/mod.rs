@@ -8,6 +8,7 @@
 mod apply;
 mod base;
 mod check;
+mod edit;
 mod git;
 mod kdir;
 mod patch;
@@ -22,8 +23,11 @@ use std::{
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-pub(crate) use self::base::Base;
 use self::patch::Patch;
+pub(crate) use self::{
+    base::Base,
+    edit::{edited, Edit, Patched, Variant},
+};
 use crate::{
     cache::{self, Cache, Lock, Parts},
     fetch, paths,
@@ -303,15 +307,17 @@ fn place(kernel: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// Brings the cache's tree to base and series, and returns it. Only what differs is
-/// written, so that make rebuilds only what depends on it.
+/// Brings the cache's tree to base and series, and returns it: the one tree, or one
+/// of its own for a variant. Only what differs is written, so that make rebuilds only
+/// what depends on it.
 pub(crate) fn patched(
     cache: &Cache,
     lock: &Lock,
     series: &Series,
     pristine: &Path,
+    variant: Option<&Variant<'_>>,
 ) -> Result<PathBuf> {
-    sync::cached_tree(cache, lock, series, pristine)
+    sync::cached_tree(cache, lock, series, pristine, variant)
 }
 
 /// Brings a tree of the user's to its own state and series, and returns its path by

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{apply, Files, Series};
+use super::{apply, edited, Files, Series, Variant};
 use crate::{
     cache::{self, Cache, Lock},
     progress::say,
@@ -71,13 +71,19 @@ pub(super) fn cached_tree(
     lock: &Lock,
     series: &Series,
     pristine: &Path,
+    variant: Option<&Variant<'_>>,
 ) -> Result<PathBuf> {
     let name = pristine
         .file_name()
-        .context("the pristine tree has a name")?;
-    let tree = cache.dir("tree")?.join(name);
-    let manifest_path = tree.with_file_name(format!("{}.json", name.to_string_lossy()));
-    let digest = series.digest()?;
+        .context("the pristine tree has a name")?
+        .to_string_lossy();
+    let name = match variant {
+        None => name.into_owned(),
+        Some(Variant { name: suffix, .. }) => format!("{name}-{suffix}"),
+    };
+    let tree = cache.dir("tree")?.join(&name);
+    let manifest_path = tree.with_file_name(format!("{name}.json"));
+    let digest = series.digest_of(variant)?;
     let mut manifest: Manifest = match (tree.exists(), read(&manifest_path)?) {
         (true, Some(text)) => serde_json::from_slice(&text).unwrap_or_default(),
         _ => Manifest::default(),
@@ -86,7 +92,14 @@ pub(super) fn cached_tree(
         return Ok(tree);
     }
     // Before anything is made of it: a series that does not apply changes nothing.
-    let wanted = apply::apply(series, |path| read(&pristine.join(path)))?;
+    let mut wanted = apply::apply(series, |path| read(&pristine.join(path)))?;
+    if let Some(Variant { edits, .. }) = variant {
+        let files = edited(edits, |path| match wanted.get(path) {
+            Some(content) => Ok(Some(content.clone())),
+            None => read(&pristine.join(path)),
+        })?;
+        wanted.extend(files);
+    }
     if manifest.written.is_empty() && manifest.digest.is_empty() {
         link_tree(cache, lock, pristine, &tree)?;
     }
@@ -153,13 +166,16 @@ mod tests {
     use std::{fs::File, os::unix::fs::MetadataExt as _, time::UNIX_EPOCH};
 
     use super::{
-        super::testing::{write, World, C},
+        super::{
+            testing::{write, World, C},
+            Edit,
+        },
         *,
     };
 
     fn sync(world: &World) -> Result<PathBuf> {
         let lock = world.cache.lock().unwrap();
-        cached_tree(&world.cache, &lock, &world.series(), &world.tree)
+        cached_tree(&world.cache, &lock, &world.series(), &world.tree, None)
     }
 
     /// Makes every file old, so that a write shows.
@@ -242,6 +258,49 @@ mod tests {
         assert!(fs::read_to_string(tree.join("io_uring/a.c"))
             .unwrap()
             .contains("NINE"));
+    }
+
+    #[test]
+    fn a_variant_has_a_tree_of_its_own_and_leaves_nothing_in_it() {
+        let world = World::new();
+        let edit = |file: &str, find: &str| Edit {
+            file: file.into(),
+            find: find.to_owned(),
+            replace: "wrong".to_owned(),
+        };
+        let sync_variant = |edits: &[Edit]| {
+            let lock = world.cache.lock().unwrap();
+            let variant = Variant { name: "v", edits };
+            cached_tree(
+                &world.cache,
+                &lock,
+                &world.series(),
+                &world.tree,
+                Some(&variant),
+            )
+        };
+        let plain = sync(&world).unwrap();
+        let read = |path: &str| fs::read_to_string(plain.with_file_name("tree-v").join(path));
+        let tree = sync_variant(&[
+            edit("io_uring/a.c", "NINE"),
+            edit("io_uring/other.c", "other"),
+        ]);
+        assert_eq!(tree.unwrap(), plain.with_file_name("tree-v"));
+        assert!(read("io_uring/a.c").unwrap().contains("wrong\nten"));
+        assert_eq!(read("io_uring/other.c").unwrap(), "wrong\n");
+        // Neither in the other trees, nor after the next variant.
+        assert_eq!(world.read("io_uring/other.c"), "other\n");
+        assert_eq!(sync(&world).unwrap(), plain);
+        assert!(!fs::read_to_string(plain.join("io_uring/a.c"))
+            .unwrap()
+            .contains("wrong"));
+        sync_variant(&[edit("io_uring/group/state.rs", "state")]).unwrap();
+        assert!(read("io_uring/a.c").unwrap().contains("NINE\nten"));
+        assert_eq!(read("io_uring/other.c").unwrap(), "other\n");
+        assert_eq!(read("io_uring/group/state.rs").unwrap(), "wrong\n");
+        // One that does not fit changes nothing.
+        sync_variant(&[edit("io_uring/a.c", "eleven")]).unwrap_err();
+        assert_eq!(read("io_uring/group/state.rs").unwrap(), "wrong\n");
     }
 
     #[test]
