@@ -17,9 +17,19 @@ use crate::{paths, run};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Leave out what needs a kernel.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all")]
     host_only: bool,
+    /// Also what takes too long for every change: the tests in the other kernels.
+    #[arg(long)]
+    all: bool,
 }
+
+/// What `--all` adds.
+const ALL: [&str; 3] = [
+    "cargo xtask qemu-test --profile off",
+    "cargo xtask qemu-test --profile debug",
+    "cargo xtask qemu-test --profile kcsan",
+];
 
 /// The commands of README.md that must be there: the two that it promises, and the
 /// one that tests.
@@ -53,11 +63,11 @@ struct Count {
 
 /// Runs `cargo xtask ci`.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let Args { host_only } = args;
+    let Args { host_only, all } = args;
     let mut done = Vec::new();
     let mut total = Count::default();
     let mut stopped = false;
-    for step in steps(host_only)? {
+    for step in steps(host_only, all)? {
         let began = Instant::now();
         let count = if step.skip || stopped {
             Count {
@@ -109,7 +119,7 @@ fn summary(line: &str, count: Count, time: Duration) -> String {
 }
 
 /// What to run, in order: the quick first.
-fn steps(host_only: bool) -> Result<Vec<Step>> {
+fn steps(host_only: bool, all: bool) -> Result<Vec<Step>> {
     let root = paths::root()?;
     let mut kernel_files = Vec::new();
     for path in crate::series::Series::load()?.added() {
@@ -173,6 +183,9 @@ fn steps(host_only: bool) -> Result<Vec<Step>> {
     let mut rest = vec!["cargo xtask series check".to_owned()];
     rest.extend(PROMISED[1..].iter().map(|line| (*line).to_owned()));
     rest.extend(commands(&readme));
+    if all {
+        rest.extend(ALL.map(str::to_owned));
+    }
     for line in rest {
         if steps.iter().all(|step| step.line != line) {
             let skip = INTERACTIVE.iter().any(|part| line.contains(part));
@@ -296,6 +309,16 @@ mod tests {
             counts(12, 1, 0)
         );
         assert!(summary("x", counts(12, 1, 0), Duration::ZERO).starts_with("FAILED"));
+    }
+
+    #[test]
+    fn what_all_adds_is_a_command() {
+        use clap::Parser as _;
+
+        for line in ALL {
+            let words = line.split(' ').skip(1);
+            crate::Command::try_parse_from(words).unwrap();
+        }
     }
 
     #[test]

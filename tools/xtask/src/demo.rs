@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     copies: u32,
     /// Which kernel: a profile in ci/config.
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = Profile::to_boot)]
     profile: Profile,
     /// Boot this bzImage instead of building one; then --file is needed.
     #[arg(long, value_name = "BZIMAGE", requires = "file")]

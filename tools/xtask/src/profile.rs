@@ -3,7 +3,7 @@
 
 use std::{fmt, fs, path::PathBuf, str::FromStr};
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{bail, ensure, Context as _, Result};
 
 use crate::paths;
 
@@ -11,6 +11,8 @@ use crate::paths;
 const COMMON: &str = "common";
 /// The tree without the series, with nothing but the common fragment.
 const BASE: &str = "base";
+/// Profiles that are only built.
+const NOT_BOOTED: [&str; 2] = ["i386", "norust"];
 
 /// One kernel that can be built: a fragment in `ci/config/` on the patched tree,
 /// or `base`, the common fragment on the tree as it came.
@@ -26,6 +28,15 @@ impl Profile {
     /// The name, as given on the command line and used for directories.
     pub(crate) fn name(&self) -> &str {
         &self.0
+    }
+
+    /// The profile of this name, if its kernel is one to boot.
+    pub(crate) fn to_boot(name: &str) -> Result<Self> {
+        ensure!(
+            !NOT_BOOTED.contains(&name),
+            "profile {name} is built, not booted: `cargo xtask series compare --profile {name}`"
+        );
+        name.parse()
     }
 
     /// All profiles of this checkout, sorted by name, `base` first.
@@ -92,5 +103,21 @@ impl FromStr for Profile {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_booted_is_refused_with_the_way_out() {
+        assert_eq!(Profile::to_boot("off").unwrap().name(), "off");
+        for name in NOT_BOOTED {
+            name.parse::<Profile>().unwrap();
+            let error = Profile::to_boot(name).unwrap_err().to_string();
+            assert!(error.contains("series compare --profile"), "{error}");
+        }
+        assert!(Profile::to_boot("of").is_err());
     }
 }

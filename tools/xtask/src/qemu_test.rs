@@ -60,7 +60,8 @@ pub(crate) struct Args {
         long,
         value_name = "NAME",
         value_delimiter = ',',
-        default_value = "default"
+        default_value = "default",
+        value_parser = Profile::to_boot
     )]
     pub(crate) profile: Vec<Profile>,
     /// Only tests whose name matches this regular expression. May be repeated.

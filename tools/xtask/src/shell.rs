@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     options: build::Options,
     /// Which kernel: a profile in ci/config.
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = Profile::to_boot)]
     profile: Profile,
     /// Boot this bzImage instead of building one.
     #[arg(long, value_name = "BZIMAGE")]
