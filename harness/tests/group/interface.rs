@@ -61,6 +61,55 @@ fn if_off_is_as_before() {
         .run(&mut ring, &ops);
 }
 
+/// That bit 7 is an error is so in every mode, and leaves the ring as it was.
+#[test]
+fn if_off_bit_7_is_an_error() {
+    if Support::query().is_ok_and(|support| support.groups()) {
+        skip!("the kernel has SQE groups");
+    }
+    for mode in RingMode::ALL {
+        let mut ring = Setup::new(mode).build().unwrap();
+        assert!(!ring.has_groups(), "{mode:?}");
+        for op in [nop(L).extended(), nop(L).grouped()] {
+            Expect::new().cqe(L, EINVAL).run(&mut ring, &[op]);
+            Expect::new().cqe(AFTER, OK).run(&mut ring, &[nop(AFTER)]);
+        }
+        let ops = [nop(L).link(), nop(M1).grouped()];
+        Expect::new()
+            .cqe(L, ECANCELED)
+            .cqe(M1, EINVAL)
+            .run(&mut ring, &ops);
+    }
+}
+
+/// Without bit 7 the two bytes are one number, with the feature and without.
+fn if_no_bit_7_is_a_personality(mode: RingMode) {
+    let mut ring = Setup::new(mode).build().unwrap();
+    let number = u16::from_le_bytes([IOSQE_EXT_SQE_GROUP, 1]);
+    let mut last = 0;
+    while last < number {
+        last = ring
+            .submitter()
+            .register_personality()
+            .expect("an identity");
+    }
+    assert_eq!(last, number);
+    let op = |ud, [low, high]: [u8; 2]| {
+        nop(ud).edit(|sqe| {
+            sqe.ext_flags = low;
+            sqe.ext_personality = high;
+        })
+    };
+    for id in [1, 2, 0x100, number] {
+        Expect::new()
+            .cqe(BEFORE, OK)
+            .run(&mut ring, &[op(BEFORE, id.to_le_bytes())]);
+    }
+    Expect::new()
+        .cqe(BEFORE, EINVAL)
+        .run(&mut ring, &[op(BEFORE, (number + 1).to_le_bytes())]);
+}
+
 /// Bit 7 with nothing in `ext_flags`: a plain SQE.
 fn if_no_ext_flags_is_plain(mode: RingMode) {
     let mut ring = ring(mode);
@@ -696,6 +745,7 @@ fn if_large_cqes(#[values(RingMode::Cqe32, RingMode::CqeMixed)] mode: RingMode) 
 }
 
 main_modes!(
+    if_no_bit_7_is_a_personality,
     if_no_ext_flags_is_plain,
     if_unknown_ext_flags,
     if_ext_personality,
