@@ -38,6 +38,8 @@ enum State {
     Here(String),
     /// The build gets it by itself.
     Later,
+    /// Only `series compare` would use it.
+    Unused,
     /// Nothing can be built before it is here.
     Missing,
 }
@@ -58,6 +60,15 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             why: need.why.to_owned(),
         })
         .collect();
+    let checkers = toolchain::checkers();
+    rows.extend(checkers.iter().map(|need| Row {
+        name: need.name().to_owned(),
+        state: match need.found() {
+            Some(path) => State::Here(path.display().to_string()),
+            None => State::Unused,
+        },
+        why: need.why.to_owned(),
+    }));
     rows.extend(fetched()?);
     rows.push(space()?);
 
@@ -73,6 +84,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
     if !rows.iter().any(|row| matches!(row.state, State::Missing)) {
         println!("Nothing is missing. Build with `make LLVM=1`.");
+        let packages =
+            toolchain::missing_packages(checkers.iter().filter(|need| need.found().is_none()));
+        if !packages.is_empty() {
+            println!("`cargo xtask series compare` does more with this:");
+            println!("    {}", toolchain::install_command(&packages));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let packages = toolchain::missing_packages(needs.iter().filter(|need| need.found().is_none()));
@@ -92,6 +109,7 @@ fn text(row: &Row) -> &str {
     match &row.state {
         State::Here(text) => text,
         State::Later => "fetched by the build",
+        State::Unused => "not here",
         State::Missing => "MISSING",
     }
 }

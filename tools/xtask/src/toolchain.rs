@@ -287,15 +287,34 @@ pub(crate) fn missing_packages<'a>(missing: impl IntoIterator<Item = &'a Need>) 
     packages
 }
 
-/// Installs what is missing, where this program may; otherwise names the command.
+/// What only `series compare` uses. A kernel is built without it.
+pub(crate) fn checkers() -> Vec<Need> {
+    vec![Need {
+        what: What::Program("sparse".to_owned()),
+        package: Some("sparse".to_owned()),
+        why: "a second opinion on the series' C",
+    }]
+}
+
+/// Gets what builds a kernel.
 pub(crate) fn ensure_programs(llvm: &Llvm) -> Result<()> {
+    ensure_found(&needs(llvm), llvm)
+}
+
+/// Gets what only `series compare` uses.
+pub(crate) fn ensure_checkers(llvm: &Llvm) -> Result<()> {
+    ensure_found(&checkers(), llvm)
+}
+
+/// Installs what is missing, where this program may; otherwise names the command.
+fn ensure_found(needs: &[Need], llvm: &Llvm) -> Result<()> {
     let unmet = || {
-        needs(llvm)
-            .into_iter()
+        needs
+            .iter()
             .filter(|need| need.found().is_none())
             .collect::<Vec<_>>()
     };
-    let names = |needs: &[Need]| {
+    let names = |needs: &[&Need]| {
         needs
             .iter()
             .map(|need| need.name().to_owned())
@@ -313,7 +332,7 @@ pub(crate) fn ensure_programs(llvm: &Llvm) -> Result<()> {
             llvm.value()
         );
     }
-    let packages = missing_packages(&missing);
+    let packages = missing_packages(missing.iter().copied());
     if !apt::is_here() {
         bail!(
             "these are missing: {}; install them with this system's package manager (Debian has them \
@@ -382,6 +401,11 @@ impl Toolchain {
     /// A digest of the versions of all that decides what is built.
     pub(crate) fn versions(&self) -> &str {
         &self.versions
+    }
+
+    /// Which LLVM.
+    pub(crate) fn llvm(&self) -> &Llvm {
+        &self.llvm
     }
 
     /// Puts it on a command line of the kernel's make.

@@ -77,7 +77,7 @@ pub(crate) struct Kernel {
 const SPACE_ALL: u64 = 8 * GIB;
 /// Free space that a build needs where the source is there, in bytes.
 const SPACE_BUILD: u64 = 3 * GIB;
-/// Free space that a rebuild needs, in bytes.
+/// Free space that a rebuild needs, or one directory of the kernel, in bytes.
 const SPACE_AGAIN: u64 = GIB / 2;
 
 /// Lines that a build from nothing prints, where none is on record: about those of
@@ -140,7 +140,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 ///
 /// Each with one sentence that says what to do.
 pub(crate) fn ensure_kernel(profile: Profile, options: &Options) -> Result<Kernel> {
-    ensure(profile, options, None)
+    ensure(profile, options, Part::Kernel)
 }
 
 /// As [`ensure_kernel`], from a tree and in a build directory of its own. The next
@@ -154,12 +154,12 @@ pub(crate) fn ensure_variant(
     options: &Options,
     variant: &Variant<'_>,
 ) -> Result<Kernel> {
-    ensure(profile, options, Some(variant))
+    ensure(profile, options, Part::Variant(variant))
 }
 
-fn ensure(profile: Profile, options: &Options, variant: Option<&Variant<'_>>) -> Result<Kernel> {
+fn ensure(profile: Profile, options: &Options, part: Part<'_>) -> Result<Kernel> {
     let build = || {
-        let site = Site::prepare(profile, options, variant)?;
+        let site = Site::prepare(profile, options, part)?;
         site.configure()?;
         site.build()?;
         Ok(site.kernel())
@@ -169,7 +169,7 @@ fn ensure(profile: Profile, options: &Options, variant: Option<&Variant<'_>>) ->
 
 /// Runs targets of the kernel's own make on this terminal.
 fn run_targets(profile: Profile, options: &Options, targets: &[String]) -> Result<ExitCode> {
-    let site = Site::prepare(profile, options, None)?;
+    let site = Site::prepare(profile, options, Part::Kernel)?;
     site.configure()?;
     let status = run::attached(site.make().args(targets))?;
     Ok(if status.success() {
@@ -179,8 +179,20 @@ fn run_targets(profile: Profile, options: &Options, targets: &[String]) -> Resul
     })
 }
 
+/// Which tree a profile is built on, and for what.
+#[derive(Clone, Copy)]
+pub(crate) enum Part<'a> {
+    /// The kernel, on the profile's own tree.
+    Kernel,
+    /// A kernel, on a tree that is edited.
+    Variant(&'a Variant<'a>),
+    /// Objects to compare, in a directory of their own: others' flags would make
+    /// the kernel's build start over. On the tree with the series, or as it came.
+    Objects { pristine: bool },
+}
+
 /// Everything that a make is run with.
-struct Site {
+pub(crate) struct Site {
     profile: Profile,
     /// The tree, with the series applied unless this is the base.
     tree: PathBuf,
@@ -198,7 +210,7 @@ struct Site {
 
 impl Site {
     /// Gets the tools, the source, and the series into it.
-    fn prepare(profile: Profile, options: &Options, variant: Option<&Variant<'_>>) -> Result<Self> {
+    pub(crate) fn prepare(profile: Profile, options: &Options, part: Part<'_>) -> Result<Self> {
         let Options {
             llvm,
             kdir,
@@ -217,7 +229,7 @@ impl Site {
                  of them"
             );
         }
-        if variant.is_some() {
+        if let Part::Variant(_) = part {
             ensure!(
                 kdir.is_none() && !profile.is_base(),
                 "a variant is of the cache's tree with the series: leave out --kdir and --profile base"
@@ -225,14 +237,20 @@ impl Site {
         }
         let lock = cache.lock()?;
 
-        let name = match (kdir, variant) {
-            (Some(dir), _) => format!("{profile}-{}", series::kdir_key(dir)?),
-            (None, Some(variant)) => format!("{profile}-{}", variant.name),
-            (None, None) => profile.name().to_owned(),
+        let name = match (part, kdir) {
+            (Part::Kernel, Some(dir)) => format!("{profile}-{}", series::kdir_key(dir)?),
+            (Part::Kernel, None) => profile.name().to_owned(),
+            (Part::Variant(variant), _) => format!("{profile}-{}", variant.name),
+            (Part::Objects { pristine: true }, _) if !profile.is_base() => {
+                format!("compare/{profile}-base")
+            }
+            (Part::Objects { .. }, _) => format!("compare/{profile}"),
         };
+        let pristine = profile.is_base() || matches!(part, Part::Objects { pristine: true });
         let out = cache.root().join("build").join(name);
         let have_source = kdir.is_some() || fetch::cached_source(&cache, &base).is_some();
-        cache.need_space(match (have_source, out.join("vmlinux").exists()) {
+        let small = matches!(part, Part::Objects { .. }) || out.join("vmlinux").exists();
+        cache.need_space(match (have_source, small) {
             (false, _) => SPACE_ALL,
             (true, false) => SPACE_BUILD,
             (true, true) => SPACE_AGAIN,
@@ -245,16 +263,20 @@ impl Site {
                 None,
             ),
             None => {
-                let pristine = fetch::source(&cache, &lock, &base, tarball.as_deref())?;
-                if profile.is_base() {
-                    (pristine, Some(base.version.clone()))
+                let source = fetch::source(&cache, &lock, &base, tarball.as_deref())?;
+                if pristine {
+                    (source, Some(base.version.clone()))
                 } else {
-                    let tree = series::patched(&cache, &lock, &series, &pristine, variant)?;
+                    let variant = match part {
+                        Part::Variant(variant) => Some(variant),
+                        Part::Kernel | Part::Objects { .. } => None,
+                    };
+                    let tree = series::patched(&cache, &lock, &series, &source, variant)?;
                     (tree, Some(series.digest_of(variant)?))
                 }
             }
         };
-        let kconfig = if profile.is_base() {
+        let kconfig = if pristine {
             Vec::new()
         } else {
             series.kconfig(&tree)?
@@ -278,8 +300,38 @@ impl Site {
         })
     }
 
+    /// The kernel's source.
+    pub(crate) fn tree(&self) -> &Path {
+        &self.tree
+    }
+
+    /// Where make puts what it builds.
+    pub(crate) fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// What builds.
+    pub(crate) fn toolchain(&self) -> &Toolchain {
+        &self.toolchain
+    }
+
+    /// Digest of everything that a build is made from: source, configuration and
+    /// tools. `None` where a user may have edited the source.
+    pub(crate) fn inputs(&self) -> Result<Option<String>> {
+        let path = self.out.join(".config");
+        let config = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(self.content.as_ref().map(|content| {
+            let mut inputs = Parts::default();
+            inputs.add(content);
+            inputs.add(&config);
+            inputs.add(self.toolchain.versions());
+            inputs.add(self.tree.as_os_str().as_encoded_bytes());
+            inputs.digest()
+        }))
+    }
+
     /// A file beside the build directory.
-    fn beside(&self, extension: &str) -> PathBuf {
+    pub(crate) fn beside(&self, extension: &str) -> PathBuf {
         let mut path = self.out.clone().into_os_string();
         path.push(".");
         path.push(extension);
@@ -295,7 +347,7 @@ impl Site {
     }
 
     /// The kernel's make, told everything but what to make.
-    fn make(&self) -> Command {
+    pub(crate) fn make(&self) -> Command {
         let mut make = Command::new("make");
         make.arg("-C")
             .arg(&self.tree)
@@ -330,7 +382,7 @@ impl Site {
 
     /// Makes `.config`, unless it was made from the same before. One that the user
     /// edited since (`menuconfig`) stays.
-    fn configure(&self) -> Result<()> {
+    pub(crate) fn configure(&self) -> Result<()> {
         let path = self.out.join(".config");
         let mut inputs = Parts::default();
         inputs.add(self.request.text());
@@ -385,16 +437,7 @@ impl Site {
         let kernel = self.kernel();
         let record_path = self.beside("json");
         let mut record = Record::load(&record_path);
-        let config = fs::read(&kernel.config)
-            .with_context(|| format!("cannot read {}", kernel.config.display()))?;
-        let inputs = self.content.as_ref().map(|content| {
-            let mut inputs = Parts::default();
-            inputs.add(content);
-            inputs.add(&config);
-            inputs.add(self.toolchain.versions());
-            inputs.add(self.tree.as_os_str().as_encoded_bytes());
-            inputs.digest()
-        });
+        let inputs = self.inputs()?;
         let there = kernel.bzimage.exists() && kernel.vmlinux.exists();
         if there && inputs.as_ref() == Some(&record.built) {
             return Ok(());
@@ -451,7 +494,7 @@ impl Site {
 }
 
 /// Whether a line of make's names a step: two blanks, a word in capitals, a file.
-fn is_step(line: &str) -> bool {
+pub(crate) fn is_step(line: &str) -> bool {
     line.strip_prefix("  ")
         .and_then(|rest| rest.split_once(' '))
         .is_some_and(|(verb, _)| {

@@ -8,6 +8,7 @@
 mod apply;
 mod base;
 mod check;
+mod compare;
 mod edit;
 mod git;
 mod kdir;
@@ -49,6 +50,8 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Build io_uring with the series and without, and tell new warnings and changes in code that should not be.
+    Compare(compare::Args),
     /// Write the series to DIR as mails, as `git format-patch` would.
     Export {
         /// Made if it is not there.
@@ -83,6 +86,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let Args { command } = args;
     match command {
         Command::Check { offline } => return check::run(offline),
+        Command::Compare(args) => return compare::run(args),
         Command::Export { dir } => git::export(&dir)?,
         Command::Tree { dir } => git::tree(&dir)?,
         Command::Import { dir, base } => git::import(&dir, &base)?,
