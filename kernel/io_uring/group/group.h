@@ -26,15 +26,16 @@
 #define IO_GROUP_HELD		2
 #define IO_GROUP_INFLIGHT	4
 
+/* the SQE that is being taken is a member, or what is left of a group */
 #define IO_RING_F_IN_GROUP	(IO_RING_F_GROUP_OPEN | IO_RING_F_GROUP_SKIP)
 
 /* group.rs, with ->uring_lock held */
 int io_group_init_leader(struct io_kiocb *req);
-int io_group_init_member(struct io_kiocb *req);
 void io_group_open(struct io_kiocb *leader);
-bool io_group_add(struct io_kiocb *req, bool more, int err);
-bool io_group_close(struct io_ring_ctx *ctx);
-void io_group_abort(struct io_ring_ctx *ctx, int err);
+void io_group_add(struct io_kiocb *leader, struct io_kiocb *req);
+void io_group_add_odd(struct io_kiocb *leader, struct io_kiocb *req, int err);
+bool io_group_close(struct io_kiocb *leader);
+void io_group_abort(struct io_kiocb *leader, int err);
 bool io_group_start(struct io_kiocb *req);
 void io_group_fail_link(struct io_kiocb *leader);
 bool io_group_complete(struct io_kiocb *req);
@@ -47,14 +48,8 @@ int io_group_cancel_match(struct io_ring_ctx *ctx, struct io_cancel_data *cd,
 			  struct io_kiocb **leader);
 
 /* io_uring.c, for group.rs */
+void io_group_issue_held(struct io_kiocb *leader, u32 stop);
 void io_group_queue_member(struct io_kiocb *req, int err);
-
-/* is it about to join the group, or what is left of one? not yet for early errors */
-static inline bool io_is_member(const struct io_kiocb *req)
-{
-	return (req->ctx->int_flags & IO_RING_F_IN_GROUP) &&
-	       !(req->flags & REQ_F_GROUP);
-}
 
 /* number of members, of those that haven't completed */
 static inline unsigned int io_group_nr(const struct io_kiocb *req)
@@ -80,7 +75,7 @@ static inline bool io_group_has(const struct io_kiocb *leader,
 	/* of the flags, a worker that runs the request changes other bits */
 	if (!(data_race(req->flags) & REQ_F_GROUP))
 		return false;
-	return req == leader || req->grp_link == leader;
+	return req == leader || data_race(req->grp_leader) == leader;
 #else
 	return false;
 #endif
@@ -107,7 +102,7 @@ static inline bool io_has_groups(struct io_ring_ctx *ctx)
 static inline void io_group_poison(struct io_kiocb *req)
 {
 #ifdef CONFIG_IO_URING_GROUP
-	req->grp_link = IO_URING_PTR_POISON;
+	req->grp_leader = IO_URING_PTR_POISON;
 #endif
 }
 
@@ -121,6 +116,14 @@ static inline bool io_sqe_in_group(const struct io_uring_sqe *sqe)
 {
 	return io_sqe_has_ext_flags(sqe) &&
 	       (READ_ONCE(sqe->ext_flags) & IOSQE_EXT_SQE_GROUP);
+}
+
+/* is it a member that others follow, and that has no other ext flags? */
+static inline bool io_sqe_joins(const struct io_ring_ctx *ctx,
+				const struct io_uring_sqe *sqe)
+{
+	return (ctx->int_flags & IO_RING_F_GROUP_OPEN) &&
+	       READ_ONCE(sqe->ext_flags) == IOSQE_EXT_SQE_GROUP;
 }
 
 static inline u16 io_sqe_personality(const struct io_uring_sqe *sqe)

@@ -10,8 +10,9 @@
 //!
 //! 1. *Assembly*, from `io_submit_sqe()`. A leader is linked like any request: to the chain in
 //!    front of it, or as a chain of its own. As long as its group is open, SQEs become members of
-//!    it ([`io_group_add`]) rather than elements of the chain. The last one closes it, and if the
-//!    leader is not linked to what follows, the chain is flushed as ever.
+//!    it ([`io_group_add`]) rather than elements of the chain. The last one closes it
+//!    ([`io_group_close`]), and if the leader is not linked to what follows, the chain is flushed
+//!    as ever.
 //! 2. *Start*: the leader is issued when its turn in the chain comes ([`io_group_start`]).
 //! 3. *Completion*, from `__io_submit_flush_completions()`, where every request ends up
 //!    ([`io_group_complete`]). A leader does not post. It keeps the reference of its completion,
@@ -55,25 +56,6 @@ pub unsafe extern "C" fn io_group_init_leader(req: *mut bindings::io_kiocb) -> c
     }
 }
 
-/// Whether `req`, which is initialised up to its prep, can be a member: 0 or an error.
-///
-/// # Safety
-///
-/// `req` must be owned by the caller, with the `uring_lock` of its ring held.
-#[export]
-pub unsafe extern "C" fn io_group_init_member(req: *mut bindings::io_kiocb) -> c_int {
-    // SAFETY: by the safety requirements.
-    let req = unsafe { Request::from_raw(req) };
-
-    if req.is_skipped() {
-        ECANCELED.to_errno()
-    } else if req.cant_join() {
-        EINVAL.to_errno()
-    } else {
-        0
-    }
-}
-
 /// `leader` opens a group. It is the last request of the chain that is being assembled.
 ///
 /// # Safety
@@ -86,66 +68,84 @@ pub unsafe extern "C" fn io_group_open(leader: *mut bindings::io_kiocb) {
     Leader::open(unsafe { Request::from_raw(leader) });
 }
 
-/// `req` joins the group that is open. It is bad if `err` is not 0, which is its result then.
-/// `more` is whether another member follows.
-///
-/// Returns true if the group is complete, and so is the chain that it ends.
+/// `req` joins the group that `leader` has opened.
 ///
 /// # Safety
 ///
-/// `req` must be owned by the caller, with the `uring_lock` of its ring held. A group must be open.
+/// `req` must be owned by the caller, with the `uring_lock` of its ring held. The group of `leader`
+/// must be open.
 #[export]
 pub unsafe extern "C" fn io_group_add(
+    leader: *mut bindings::io_kiocb,
     req: *mut bindings::io_kiocb,
-    more: bool,
+) {
+    // SAFETY: by the safety requirements.
+    let (leader, req) = unsafe { (Leader::from_open(leader), Request::from_raw(req)) };
+
+    leader.push(&Member::join(req, &leader, false));
+    leader.set_group(leader.group().join());
+}
+
+/// As [`io_group_add`], for a member that is not just to be issued when its time comes: it is bad,
+/// and `err` is its result, or it is to be punted, and `err` is 0.
+///
+/// # Safety
+///
+/// As for [`io_group_add`].
+#[export]
+pub unsafe extern "C" fn io_group_add_odd(
+    leader: *mut bindings::io_kiocb,
+    req: *mut bindings::io_kiocb,
     err: c_int,
-) -> bool {
+) {
     // SAFETY: by the safety requirements.
-    let (req, ring) = unsafe { (Request::from_raw(req), Ring::from_raw((*req).ctx)) };
-    // SAFETY: by the safety requirements.
-    let leader = unsafe { ring.open_leader() };
+    let (leader, req) = unsafe { (Leader::from_open(leader), Request::from_raw(req)) };
 
     if err != 0 {
         req.fail_link_node(err);
-        fail_open(&ring, &leader, err);
+        fail_open(&leader, err);
     }
     leader.push(&Member::join(req, &leader, err != 0));
-    leader.set_group(leader.group().join());
-    if more {
-        return false;
+    leader.set_group(leader.group().join().single_out());
+}
+
+/// The last member has joined, or the submission ends. Returns true if the chain ends as well.
+///
+/// # Safety
+///
+/// `leader` must have opened a group that is still open, with the `uring_lock` of its ring held.
+#[export]
+pub unsafe extern "C" fn io_group_close(leader: *mut bindings::io_kiocb) -> bool {
+    // SAFETY: by the safety requirements.
+    let leader = unsafe { Leader::from_open(leader) };
+    let chain_ends = !leader.req().is_linked();
+
+    leader
+        .req()
+        .ring()
+        .change_int_flags(bindings::IO_RING_F_GROUP_OPEN, 0);
+    leader.terminate();
+    leader.set_group(leader.group().close());
+    if leader.group().members() == 0 {
+        // SAFETY: nobody refers to it.
+        unsafe { leader.dissolve() };
     }
-    close(&ring, leader)
+    chain_ends
 }
 
-/// The submission ends, and with it the group that is open. Returns as [`io_group_add`].
+/// The rest of the group that `leader` has opened cannot be taken, because of `err`. What has been
+/// taken fails once the group is closed, the rest is cancelled by the submission that takes it.
 ///
 /// # Safety
 ///
-/// `ctx` must be a ring with its `uring_lock` held and a group that is open.
+/// As for [`io_group_close`].
 #[export]
-pub unsafe extern "C" fn io_group_close(ctx: *mut bindings::io_ring_ctx) -> bool {
+pub unsafe extern "C" fn io_group_abort(leader: *mut bindings::io_kiocb, err: c_int) {
     // SAFETY: by the safety requirements.
-    let ring = unsafe { Ring::from_raw(ctx) };
-    // SAFETY: by the safety requirements.
-    let leader = unsafe { ring.open_leader() };
+    let leader = unsafe { Leader::from_open(leader) };
+    let ring = leader.req().ring();
 
-    close(&ring, leader)
-}
-
-/// The rest of the group that is open cannot be taken, because of `err`. What has been taken fails
-/// when it is closed, the rest is cancelled by the submission that takes it.
-///
-/// # Safety
-///
-/// `ctx` must be a ring with its `uring_lock` held and a group that is open.
-#[export]
-pub unsafe extern "C" fn io_group_abort(ctx: *mut bindings::io_ring_ctx, err: c_int) {
-    // SAFETY: by the safety requirements.
-    let ring = unsafe { Ring::from_raw(ctx) };
-    // SAFETY: by the safety requirements.
-    let leader = unsafe { ring.open_leader() };
-
-    fail_open(&ring, &leader, err);
+    fail_open(&leader, err);
     leader.set_group(leader.group().abort());
     // There is no rest in an SQ that begins anew each time.
     if !ring.rewinds() {
@@ -153,10 +153,11 @@ pub unsafe extern "C" fn io_group_abort(ctx: *mut bindings::io_ring_ctx, err: c_
     }
 }
 
-/// The group that is open will not be issued, because of `err`. Nor will the chain it is in.
-fn fail_open(ring: &Ring, leader: &Leader, err: c_int) {
+/// The group of `leader`, which is open, will not be issued, because of `err`. Nor will the chain
+/// it is in.
+fn fail_open(leader: &Leader, err: c_int) {
     // SAFETY: `leader` is that of an open group.
-    let chain = unsafe { ring.chain() };
+    let chain = unsafe { leader.req().ring().chain_head() };
 
     if !leader.req().is_failed() {
         leader.req().fail_link_node(err);
@@ -164,18 +165,6 @@ fn fail_open(ring: &Ring, leader: &Leader, err: c_int) {
     if !chain.is_failed() {
         chain.fail_link_node(code::ECANCELED.to_errno());
     }
-}
-
-fn close(ring: &Ring, leader: Leader) -> bool {
-    let chain_ends = !leader.req().is_linked();
-
-    ring.change_int_flags(bindings::IO_RING_F_GROUP_OPEN, 0);
-    leader.set_group(leader.group().close());
-    if leader.group().members() == 0 {
-        // SAFETY: nobody refers to it.
-        unsafe { leader.dissolve() };
-    }
-    chain_ends
 }
 
 /// `req` is about to be issued, or to be issued again. If it is a leader that waited for that, its
@@ -216,8 +205,9 @@ pub unsafe extern "C" fn io_group_fail_link(leader: *mut bindings::io_kiocb) {
 
 /// `req` has completed, and is visited to post its CQE. Returns whether it does.
 ///
-/// A leader does not, and keeps `REQ_F_GROUP` for that to be seen. A member loses it. If it was the
-/// last one, its leader is the next to be visited, as a plain request.
+/// A leader does not, and keeps `REQ_F_GROUP` for that to be seen. A member becomes a plain
+/// request, and with it those members of its group that are to be visited next. If the last one of
+/// the group is among them, its leader is visited right behind them, as a plain request too.
 ///
 /// # Safety
 ///
@@ -229,15 +219,16 @@ pub unsafe extern "C" fn io_group_complete(req: *mut bindings::io_kiocb) -> bool
     match unsafe { Request::from_raw(req).part() } {
         Part::Member(member) => {
             let leader = member.leader();
-            let (req, failed) = member.leave();
-            let (group, last) = leader.group().account(failed);
+            let (behind, nr, failed) = leader.leave(member.into_req());
+            let (group, last) = leader.group().account(nr, failed);
 
             leader.set_group(group);
             if last == Last::Yes {
-                // SAFETY: the group is done, and `req` is on the list by the safety requirements.
-                unsafe { leader.complete_behind(&req) };
+                // SAFETY: the group is done, and `behind` is on the list.
+                unsafe { leader.complete_behind(&behind) };
             }
-            !group.is(Mark::Dropped) && request::posts(&req)
+            // SAFETY: by the safety requirements.
+            unsafe { Request::from_raw(req) }.posts()
         }
         Part::Leader(leader) => {
             let group = leader.group().lead(leader.outcome(), leader.is_dropped());
@@ -266,7 +257,12 @@ pub unsafe extern "C" fn io_group_fan_out(
     // SAFETY: it has completed, and has not been fanned out.
     unsafe { leader.rehook() };
     leader.set_group(leader.group().fan_out(tw.cancel));
+    // Task exit waits for the members as it does for the leader.
+    if leader.req().is_tracked() {
+        leader.set_group(leader.group().single_out());
+    }
     // Whatever becomes of the members, the leader is live: the fan-out has a reference of its own.
+    leader.issue_held();
     while let Some(member) = leader.pop() {
         // What has been issued before may have changed the state.
         let err = match leader.group().next(member.state()) {

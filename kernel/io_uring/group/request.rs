@@ -6,8 +6,9 @@
 //! hang together:
 //!
 //! * A leader's `grp_refs` is a [`Group`], a member's is a [`state::Member`].
-//! * A member's `grp_link` is its leader. The leader's is the last member that is held, and the
-//!   held ones form a ring by their `comp_list`: last to first, first to second.
+//! * A leader's `grp_held` heads the list of members that are held, by their `comp_list`. While
+//!   members join it isn't terminated, and the leader's own `comp_list` is its tail: the node to
+//!   link the next one to. A member's `grp_leader` is its leader.
 //! * `ctx->groups` lists the groups that were started and are not done. A group is hooked there by
 //!   the `hash_node` of its first member as long as that is held, since the leader may need its own
 //!   while it runs. From the fan-out on it is the other way round.
@@ -21,6 +22,8 @@ use core::ptr::{self, NonNull};
 use kernel::{bindings, container_of, error::code};
 
 const GROUP: u64 = bindings::REQ_F_GROUP as u64;
+const REISSUE: u64 = bindings::REQ_F_REISSUE as u64;
+const INFLIGHT: u64 = bindings::REQ_F_INFLIGHT as u64;
 const FAIL: u64 = bindings::REQ_F_FAIL as u64;
 const LINK: u64 = bindings::REQ_F_LINK as u64;
 const HARDLINK: u64 = bindings::REQ_F_HARDLINK as u64;
@@ -37,8 +40,8 @@ const SKIP_LINK_CQES: u64 = bindings::REQ_F_SKIP_LINK_CQES as u64;
 /// * *Locked*: the `uring_lock` of its ring is held. What is written here is written by nobody
 ///   else meanwhile: all of a group is protected by that lock, and the other fields belong to
 ///   whoever runs the request, and are accessed while nobody does. There are readers without the
-///   lock, `io_group_has()` of `flags` and `grp_link`, and `io_has_groups()` of the list of groups.
-///   They cope with any value that has ever been there.
+///   lock, `io_group_has()` of `flags` and `grp_leader`, and `io_has_groups()` of the list of
+///   groups. They cope with any value that has ever been there.
 pub(crate) struct Request(NonNull<bindings::io_kiocb>);
 
 impl Request {
@@ -70,12 +73,12 @@ impl Request {
 
     #[inline]
     fn change_flags(&self, clear: u64, set: u64) {
-        let flags = self.flags() & !clear | set;
-
-        // SAFETY: by *Live* and *Locked*. Volatile as there are readers without the lock.
+        // SAFETY: by *Live* and *Locked*.
         unsafe {
-            (&raw mut (*self.as_ptr()).flags).write_volatile(flags as bindings::io_req_flags_t)
-        };
+            let flags = &raw mut (*self.as_ptr()).flags;
+            *flags =
+                *flags & !(clear as bindings::io_req_flags_t) | set as bindings::io_req_flags_t;
+        }
     }
 
     #[inline]
@@ -90,16 +93,18 @@ impl Request {
         unsafe { (*self.as_ptr()).grp_refs = word };
     }
 
+    /// Head of the list of members that a leader holds.
     #[inline]
-    fn link(&self) -> *mut bindings::io_kiocb {
-        // SAFETY: by *Live* and *Locked*.
-        unsafe { (*self.as_ptr()).grp_link }
+    fn held(&self) -> *mut bindings::io_wq_work_node {
+        // SAFETY: by *Live*, the field is in bounds.
+        unsafe { &raw mut (*self.as_ptr()).__bindgen_anon_6.grp_held }
     }
 
+    /// What a member has as its leader.
     #[inline]
-    fn set_link(&self, link: *mut bindings::io_kiocb) {
-        // SAFETY: by *Live* and *Locked*. Volatile as there are readers without the lock.
-        unsafe { (&raw mut (*self.as_ptr()).grp_link).write_volatile(link) };
+    fn leader(&self) -> *mut bindings::io_kiocb {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*self.as_ptr()).__bindgen_anon_6.grp_leader }
     }
 
     #[inline]
@@ -114,8 +119,9 @@ impl Request {
         unsafe { u32::from((*self.as_ptr()).opcode) }
     }
 
+    /// Its ring.
     #[inline]
-    fn ring(&self) -> Ring {
+    pub(crate) fn ring(&self) -> Ring {
         // INVARIANT: a request that is live keeps its ring, and *Locked* is about that ring.
         // SAFETY: by *Live*, which goes for `ctx` as well, so it is not null.
         Ring(unsafe { NonNull::new_unchecked((*self.as_ptr()).ctx) })
@@ -125,6 +131,23 @@ impl Request {
     fn comp_list(&self) -> *mut bindings::io_wq_work_node {
         // SAFETY: by *Live*, the field is in bounds.
         unsafe { &raw mut (*self.as_ptr()).__bindgen_anon_3.comp_list }
+    }
+
+    /// The request whose `comp_list` this is.
+    ///
+    /// # Safety
+    ///
+    /// As for `from_raw()`, and `node` must be a `comp_list`.
+    #[inline]
+    unsafe fn from_comp_list(node: *mut bindings::io_wq_work_node) -> Self {
+        // SAFETY: by the safety requirements.
+        unsafe {
+            Request::from_raw(container_of!(
+                node,
+                bindings::io_kiocb,
+                __bindgen_anon_3.comp_list
+            ))
+        }
     }
 
     #[inline]
@@ -143,6 +166,15 @@ impl Request {
         }
     }
 
+    /// It has failed. Marks it, as an error that didn't would have no CQE if that is to be skipped.
+    /// If its group has been `dropped`, it has none all the same.
+    fn fail(&self, dropped: bool) {
+        self.set_fail();
+        if dropped {
+            self.change_flags(0, CQE_SKIP);
+        }
+    }
+
     /// As `req_fail_link_node()`.
     pub(crate) fn fail_link_node(&self, err: i32) {
         self.set_fail();
@@ -151,6 +183,12 @@ impl Request {
             (*self.as_ptr()).cqe.res = err;
             (*self.as_ptr()).cqe.__bindgen_anon_1.flags = 0;
         }
+    }
+
+    /// Whether its CQE is to be posted, now that it is of no group any more.
+    #[inline]
+    pub(crate) fn posts(&self) -> bool {
+        !self.has(CQE_SKIP)
     }
 
     /// Whether it has been marked as failed.
@@ -175,26 +213,17 @@ impl Request {
     /// Whether it can't be the leader of a group: a linked timeout is about the request before
     /// it, and a zero-copy send posts its notification before the CQE that would be withheld.
     pub(crate) fn cant_lead(&self) -> bool {
-        self.is_link_timeout()
-            || matches!(
-                self.opcode(),
-                bindings::io_uring_op_IORING_OP_SEND_ZC
-                    | bindings::io_uring_op_IORING_OP_SENDMSG_ZC
-            )
+        matches!(
+            self.opcode(),
+            bindings::io_uring_op_IORING_OP_LINK_TIMEOUT
+                | bindings::io_uring_op_IORING_OP_SEND_ZC
+                | bindings::io_uring_op_IORING_OP_SENDMSG_ZC
+        )
     }
 
-    /// Whether it can't be a member: links are up to the leader.
-    pub(crate) fn cant_join(&self) -> bool {
-        self.is_linked() || self.is_link_timeout()
-    }
-
-    fn is_link_timeout(&self) -> bool {
-        self.opcode() == bindings::io_uring_op_IORING_OP_LINK_TIMEOUT
-    }
-
-    /// Whether submission is behind a group that could not be taken as a whole.
-    pub(crate) fn is_skipped(&self) -> bool {
-        self.ring().int_flags() & bindings::IO_RING_F_GROUP_SKIP != 0
+    /// Whether task exit waits for it.
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.has(INFLIGHT)
     }
 
     /// The part that a request with `REQ_F_GROUP` plays.
@@ -238,12 +267,6 @@ impl Ring {
         // INVARIANT: by the safety requirements.
         // SAFETY: a ring is not null.
         Self(unsafe { NonNull::new_unchecked(ctx) })
-    }
-
-    #[inline]
-    fn int_flags(&self) -> u32 {
-        // SAFETY: by *Live* and *Locked*.
-        unsafe { (*self.0.as_ptr()).__bindgen_anon_1.int_flags }
     }
 
     /// Whether each submission begins at the first entry of the SQ.
@@ -302,23 +325,10 @@ impl Ring {
     /// # Safety
     ///
     /// A group must be open.
-    pub(crate) unsafe fn chain(&self) -> Request {
+    pub(crate) unsafe fn chain_head(&self) -> Request {
         // SAFETY: by *Live* and *Locked*. There is a head while a group is open, and what is being
         // assembled is not freed.
         unsafe { Request::from_raw((*self.0.as_ptr()).__bindgen_anon_2.submit_state.link.head) }
-    }
-
-    /// Leader of the group that is open.
-    ///
-    /// # Safety
-    ///
-    /// A group must be open.
-    pub(crate) unsafe fn open_leader(&self) -> Leader {
-        // INVARIANT: the last request of the chain is the leader as long as the group is open.
-        // SAFETY: as for `chain()`.
-        Leader(unsafe {
-            Request::from_raw((*self.0.as_ptr()).__bindgen_anon_2.submit_state.link.last)
-        })
     }
 }
 
@@ -328,7 +338,7 @@ impl Ring {
 ///
 /// Those of [`Request`], and as long as this exists
 ///
-/// * *Leads*: the request has `REQ_F_GROUP`, and its `grp_refs` is a [`Group`]. `grp_link` is as
+/// * *Leads*: the request has `REQ_F_GROUP`, and its `grp_refs` is a [`Group`]. `grp_held` is as
 ///   the [module documentation](self) says.
 pub(crate) struct Leader(Request);
 
@@ -337,9 +347,22 @@ impl Leader {
     #[inline]
     pub(crate) fn open(req: Request) -> Self {
         req.set_word(Group::open().into_raw());
-        req.set_link(ptr::null_mut());
+        // SAFETY: by *Live* and *Locked*. A request that is being submitted has completed nothing.
+        unsafe { (*req.comp_list()).next = req.held() };
         // INVARIANT: *Leads* was just established; the caller's request has the flag.
         Self(req)
+    }
+
+    /// The leader of a group that is open.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Request::from_raw`], and `req` must have opened a group that is still open.
+    #[inline]
+    pub(crate) unsafe fn from_open(req: *mut bindings::io_kiocb) -> Self {
+        // INVARIANT: by the safety requirements.
+        // SAFETY: by the safety requirements.
+        Self(unsafe { Request::from_raw(req) })
     }
 
     /// As a request.
@@ -366,78 +389,71 @@ impl Leader {
         self.0.set_word(group.into_raw());
     }
 
-    /// Adds a member behind those that are held.
+    /// Adds a member behind those that are held. To be called while the group is open.
     #[inline]
     pub(crate) fn push(&self, member: &Member) {
-        let node = member.0.comp_list();
-        let last = self.0.link();
+        let (node, tail) = (member.0.comp_list(), self.0.comp_list());
 
-        // SAFETY: `node` is that of a live request which is on no list. By *Leads* `last` is a
-        // member that is held, and a member is live until it is accounted.
+        // SAFETY: `node` is that of a live request which is on no list. By *Leads* the tail's
+        // `next` is the node of a member that is held, which is live, or the head of the list.
         unsafe {
-            if last.is_null() {
-                (*node).next = node;
-                // The first member may have to hook the group.
-                (*member.0.hash_node()).pprev = ptr::null_mut();
-            } else {
-                let last = Request::from_raw(last).comp_list();
-
-                (*node).next = (*last).next;
-                (*last).next = node;
-            }
+            (*(*tail).next).next = node;
+            (*tail).next = node;
         }
-        self.0.set_link(member.0.as_ptr());
+    }
+
+    /// No more members join.
+    #[inline]
+    pub(crate) fn terminate(&self) {
+        // SAFETY: as in `push()`.
+        unsafe { (*(*self.0.comp_list()).next).next = ptr::null_mut() };
+        if let Some(first) = self.held().next() {
+            // SAFETY: a member that is held is live, and its node is on no list. It may have to
+            // hook the group.
+            unsafe { (*first.member.0.hash_node()).pprev = ptr::null_mut() };
+        }
     }
 
     /// Takes the first member that is held.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Member> {
-        let last = self.0.link();
-        if last.is_null() {
-            return None;
-        }
-        // SAFETY: by *Leads* these are members that are held, and they form a ring. A member is
-        // live until it is accounted.
-        let first = unsafe {
-            let last = Request::from_raw(last).comp_list();
-            let first = (*last).next;
-
-            if first == last {
-                self.0.set_link(ptr::null_mut());
-            } else {
-                (*last).next = (*first).next;
+        // SAFETY: by *Leads* this is a list of members, and those are live until they are
+        // accounted for.
+        unsafe {
+            let node = (*self.0.held()).next;
+            if node.is_null() {
+                return None;
             }
-            Request::from_raw(container_of!(
-                first,
-                bindings::io_kiocb,
-                __bindgen_anon_3.comp_list
-            ))
-        };
-        // INVARIANT: what a leader holds is a member of its.
-        Some(Member(first))
+            (*self.0.held()).next = (*node).next;
+            // INVARIANT: what a leader holds is a member of its.
+            Some(Member(Request::from_comp_list(node)))
+        }
     }
 
-    /// The members that are held, in their order.
+    /// Issues the members that are held, as long as their group says that of each of them.
+    #[inline]
+    pub(crate) fn issue_held(&mut self) {
+        // SAFETY: by *Leads* these are members that are held. As this has the leader exclusively,
+        // nobody looks at one. We don't own those that were issued after this.
+        unsafe { bindings::io_group_issue_held(self.as_ptr(), Group::STOP) };
+    }
+
+    /// The members that are held, in their order. To be called once the group isn't open any more.
     pub(crate) fn held(&self) -> Held<'_> {
         Held {
-            prev: self.0.link(),
-            last: self.0.link(),
+            // SAFETY: by *Live* and *Locked*.
+            next: unsafe { (*self.0.held()).next },
             leader: PhantomData,
         }
-    }
-
-    /// What hooks the group as long as members are held.
-    fn first_hook(&self) -> Option<*mut bindings::hlist_node> {
-        Some(self.held().next()?.member.0.hash_node())
     }
 
     /// What hooks the group, which must have been started.
     fn hook_node(&self) -> *mut bindings::hlist_node {
         match self.group().phase() {
-            Phase::Leading | Phase::Withheld => self.first_hook(),
+            Phase::Leading | Phase::Withheld => self.held().next(),
             _ => None,
         }
-        .unwrap_or(self.0.hash_node())
+        .map_or(self.0.hash_node(), |first| first.member.0.hash_node())
     }
 
     /// Hooks the group into `ctx->groups`, by its first member.
@@ -447,11 +463,9 @@ impl Leader {
     /// The group must have just been started.
     #[inline]
     pub(crate) unsafe fn hook(&self) {
-        if let Some(node) = self.first_hook() {
-            // SAFETY: the node is idle, see the module documentation, and it's on no list by the
-            // safety requirements. The list is protected by *Locked*.
-            unsafe { hlist_add(node, self.0.ring().groups()) };
-        }
+        // SAFETY: the node is idle, see the module documentation, and it's on no list by the
+        // safety requirements. The list is protected by *Locked*.
+        unsafe { hlist_add(self.hook_node(), self.0.ring().groups()) };
     }
 
     /// Hooks the group by the leader, which is done with its node, as the members will need
@@ -466,8 +480,9 @@ impl Leader {
     pub(crate) unsafe fn rehook(&self) {
         let (old, new) = (self.hook_node(), self.0.hash_node());
 
-        // SAFETY: `old` has been initialised by `push()`, and is on no other list. The leader has
-        // completed, so its node is idle. What is left in there is of no use: IOPOLL leaves poison.
+        // SAFETY: `old` has been initialised by `terminate()`, and is on no other list. The leader
+        // has completed, so its node is idle. What is left in there is of no use: IOPOLL leaves
+        // poison.
         unsafe {
             if (*old).pprev.is_null() {
                 (*new).pprev = ptr::null_mut();
@@ -476,6 +491,40 @@ impl Leader {
                 hlist_add(new, self.0.ring().groups());
             }
         }
+    }
+
+    /// Accounts for `first`, which has completed, and for those members of the same group that are
+    /// right behind it in the list of requests that have completed. They are plain requests after
+    /// this. Returns the last of them, how many they are, and whether one has failed.
+    #[inline]
+    pub(crate) fn leave(&self, first: Request) -> (Request, u32, bool) {
+        let (mut req, mut nr, mut failed) = (first, 1, false);
+        let mut flags = req.flags();
+
+        loop {
+            // An error that does not mark its request is one all the same.
+            if flags & FAIL != 0 || req.has_failed() {
+                failed = true;
+                req.fail(self.group().is(Mark::Dropped));
+            }
+            req.change_flags(GROUP, 0);
+            // SAFETY: `req` is on the list of requests that have completed, and that is protected
+            // by *Locked*. What is on it is live.
+            let next = unsafe {
+                let node = (*req.comp_list()).next;
+                if node.is_null() {
+                    break;
+                }
+                Request::from_comp_list(node)
+            };
+            flags = next.flags();
+            // A request that is to be issued again hasn't completed.
+            if flags & (GROUP | REISSUE) != GROUP || next.leader() != self.as_ptr() {
+                break;
+            }
+            (req, nr) = (next, nr + 1);
+        }
+        (req, nr, failed)
     }
 
     /// How the leader has completed.
@@ -594,11 +643,10 @@ impl Leader {
 ///
 /// # Invariants
 ///
-/// `last` is as *Leads* says for `grp_link`, and `prev` is the member before the next one of its
-/// ring, or null at the end. None is popped while the leader is borrowed.
+/// `next` is as *Leads* says for the list in `grp_held`. None is popped while the leader is
+/// borrowed.
 pub(crate) struct Held<'a> {
-    prev: *mut bindings::io_kiocb,
-    last: *mut bindings::io_kiocb,
+    next: *mut bindings::io_wq_work_node,
     leader: PhantomData<&'a Leader>,
 }
 
@@ -606,28 +654,17 @@ impl<'a> Iterator for Held<'a> {
     type Item = HeldMember<'a>;
 
     fn next(&mut self) -> Option<HeldMember<'a>> {
-        if self.prev.is_null() {
+        if self.next.is_null() {
             return None;
         }
-        // SAFETY: by the invariants this is a member that is held, in a ring of such. They are
-        // live until they are accounted for.
-        let next = unsafe {
-            container_of!(
-                (*Request::from_raw(self.prev).comp_list()).next,
-                bindings::io_kiocb,
-                __bindgen_anon_3.comp_list
-            )
-        };
-        // INVARIANT: either the end, or `next` is the member before the one after it.
-        self.prev = if next == self.last {
-            ptr::null_mut()
-        } else {
-            next
-        };
+        // SAFETY: by the invariants this is a member that is held, and such are live.
+        let req = unsafe { Request::from_comp_list(self.next) };
+        // INVARIANT: the list goes on there.
+        // SAFETY: as above.
+        self.next = unsafe { (*self.next).next };
         Some(HeldMember {
             // INVARIANT: it is a member, see above.
-            // SAFETY: so it is live.
-            member: Member(unsafe { Request::from_raw(next) }),
+            member: Member(req),
             leader: PhantomData,
         })
     }
@@ -653,9 +690,13 @@ impl HeldMember<'_> {
     /// Cancels the member. Returns false if it will not be issued anyway.
     pub(crate) fn cancel(&self) -> bool {
         let (state, newly) = self.member.state().cancel();
+        let leader = self.member.leader();
 
         self.member.0.set_word(state.into_raw());
-        newly && !self.member.leader().group().is(Mark::Cancelled)
+        if newly {
+            leader.set_group(leader.group().single_out());
+        }
+        newly && !leader.group().is(Mark::Cancelled)
     }
 }
 
@@ -666,7 +707,7 @@ impl HeldMember<'_> {
 /// Those of [`Request`], and as long as this exists
 ///
 /// * *Joined*: the request has `REQ_F_GROUP`, its `grp_refs` is a [`state::Member`], and its
-///   `grp_link` is its leader. The latter is live: it outlives its members.
+///   `grp_leader` is its leader. The latter is live: it outlives its members.
 pub(crate) struct Member(Request);
 
 impl Member {
@@ -674,7 +715,8 @@ impl Member {
     #[inline]
     pub(crate) fn join(req: Request, leader: &Leader, bad: bool) -> Self {
         req.set_word(state::Member::join(bad).into_raw());
-        req.set_link(leader.0.as_ptr());
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*req.as_ptr()).__bindgen_anon_6.grp_leader = leader.as_ptr() };
         req.change_flags(0, GROUP);
         // INVARIANT: *Joined* was just established.
         Self(req)
@@ -697,36 +739,21 @@ impl Member {
     pub(crate) fn leader(&self) -> Leader {
         // INVARIANT: by *Joined*.
         // SAFETY: by *Joined* it is live, and it is in the same ring.
-        Leader(unsafe { Request::from_raw(self.0.link()) })
+        Leader(unsafe { Request::from_raw(self.0.leader()) })
+    }
+
+    /// As a request.
+    #[inline]
+    pub(crate) fn into_req(self) -> Request {
+        self.0
     }
 
     /// Hands the member to its opcode, or fails it with `err` if that is not 0.
     #[inline]
     pub(crate) fn queue(self, err: i32) {
-        self.0.set_word(self.state().issue().into_raw());
         // SAFETY: by *Live* and *Locked*. We don't own the request after this.
         unsafe { bindings::io_group_queue_member(self.0.as_ptr(), err) };
     }
-
-    /// Takes the member out of its group, as it is about to post. Returns it, and whether it has
-    /// failed.
-    #[inline]
-    pub(crate) fn leave(self) -> (Request, bool) {
-        let failed = self.0.has_failed();
-
-        // An error that didn't mark its request would have no CQE if that is to be skipped.
-        if failed {
-            self.0.set_fail();
-        }
-        self.0.change_flags(GROUP, 0);
-        (self.0, failed)
-    }
-}
-
-/// Whether the CQE of `req`, which is not of a group any more, is to be posted.
-#[inline]
-pub(crate) fn posts(req: &Request) -> bool {
-    !req.has(CQE_SKIP)
 }
 
 /// As `hlist_add_head()`.

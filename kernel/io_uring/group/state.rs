@@ -38,11 +38,14 @@
 //!
 //! # The life of a member
 //!
-//! 1. [`MemberPhase::Held`]: it has joined, and waits for its leader.
-//! 2. [`MemberPhase::Issued`]: it has been handed to its opcode, or failed in its place.
+//! 1. It is *held* by its leader, from [`Group::join`] on. A cancellation may strike it there.
+//! 2. It is *issued*: the fan-out has taken it from its leader, and has handed it to its opcode or
+//!    failed it, as [`Group::next`] says.
+//! 3. It leaves the group with [`Group::account`], when its CQE is about to be posted.
 //!
-//! It leaves the group with [`Group::account`], when its CQE is about to be posted. There is no
-//! state for that: the binding takes `REQ_F_GROUP` off it.
+//! Which of these it is in takes no bit: the binding knows by the leader's list, and by
+//! `REQ_F_GROUP`, which a member that was accounted for doesn't have any more. What [`Member`]
+//! keeps is what the fan-out has to know of one.
 
 /// Where a group is in its life, see the [module documentation](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Mark {
+    /// There are members that are not just to be issued inline. See [`Group::STOP`].
+    Uneven = 1 << 27,
     /// A request of the group has failed: the chain behind it is broken.
     Failed = 1 << 28,
     /// The leader has failed: members that are not issued get `-EIO`.
@@ -114,7 +119,7 @@ pub enum Last {
 
 /// State of a group, as kept in `grp_refs` of its leader.
 ///
-/// From the low end: 24 bits of references, 4 bits of [`Phase`], 4 [`Mark`]s. A reference is held
+/// From the low end: 23 bits of references, 4 bits of [`Phase`], 5 [`Mark`]s. A reference is held
 /// by each member until it is accounted, and one by the leader until it has completed and its
 /// members have been issued.
 ///
@@ -128,11 +133,15 @@ pub struct Group(u32);
 impl Group {
     const REF: u32 = 1;
     const REFS: u32 = (1 << Self::PHASE_SHIFT) - 1;
-    const PHASE_SHIFT: u32 = 24;
+    const PHASE_SHIFT: u32 = 23;
     const PHASE: u32 = 0xf << Self::PHASE_SHIFT;
 
     /// The most members a group can have. The SQ is what limits them, at 32768 entries.
     pub const MAX_MEMBERS: u32 = Self::REFS - 1;
+
+    /// As long as none of these is set in [`Group::into_raw`], [`Group::next`] says
+    /// [`Verdict::Issue`] of every member, and it is issued inline.
+    pub const STOP: u32 = Mark::Uneven as u32 | Mark::Cancelled as u32 | Mark::LeaderFailed as u32;
 
     /// A group without members: its leader has been taken.
     #[inline]
@@ -195,9 +204,9 @@ impl Group {
     }
 
     #[inline]
-    fn put(self) -> (Self, Last) {
-        debug_assert!(self.0 & Self::REFS != 0);
-        let group = Group(self.0 - Self::REF);
+    fn put(self, refs: u32) -> (Self, Last) {
+        debug_assert!(self.0 & Self::REFS >= refs);
+        let group = Group(self.0 - refs * Self::REF);
 
         if group.0 & Self::REFS == 0 {
             (group.enter(&[Phase::Joining], Phase::Done), Last::Yes)
@@ -212,6 +221,14 @@ impl Group {
     pub fn join(self) -> Self {
         debug_assert!(self.phase() == Phase::Forming && self.members() < Self::MAX_MEMBERS);
         Group(self.0 + Self::REF)
+    }
+
+    /// A member is to be looked at by the fan-out, rather than just be issued inline: it is bad, or
+    /// was cancelled, or there is more to do for issuing it.
+    #[inline]
+    #[must_use]
+    pub const fn single_out(self) -> Self {
+        self.with(Mark::Uneven)
     }
 
     /// The rest of the SQEs cannot be taken. To be followed by [`Group::close`].
@@ -275,32 +292,29 @@ impl Group {
     /// To be asked for each one anew: what was issued before may have cancelled the group.
     #[inline]
     pub fn next(self, member: Member) -> Verdict {
-        debug_assert!(self.phase() == Phase::Issuing && member.phase() == MemberPhase::Held);
+        debug_assert!(self.phase() == Phase::Issuing);
+        debug_assert!(member.is_pending() || self.is(Mark::Uneven));
 
-        // One test for the usual case.
-        if (self.0 & (Mark::Cancelled as u32 | Mark::LeaderFailed as u32))
-            | (member.0 & (Member::BAD | Member::CANCELLED))
-            == 0
-        {
-            Verdict::Issue
-        } else if member.0 & Member::BAD != 0 {
+        if member.0 & Member::BAD != 0 {
             Verdict::FailOwn
         } else if self.is(Mark::Cancelled) || member.0 & Member::CANCELLED != 0 {
             Verdict::FailCancelled
-        } else {
+        } else if self.is(Mark::LeaderFailed) {
             Verdict::FailIo
+        } else {
+            Verdict::Issue
         }
     }
 
     /// The fan-out is over, and with it the reference of the leader.
     #[inline]
     pub fn release(self) -> (Self, Last) {
-        self.enter(&[Phase::Issuing], Phase::Joining).put()
+        self.enter(&[Phase::Issuing], Phase::Joining).put(1)
     }
 
-    /// A member has completed.
+    /// That many members have completed, and one of them may have `failed`.
     #[inline]
-    pub fn account(self, failed: bool) -> (Self, Last) {
+    pub fn account(self, members: u32, failed: bool) -> (Self, Last) {
         debug_assert!(matches!(self.phase(), Phase::Issuing | Phase::Joining));
         let group = if failed {
             self.with(Mark::Failed)
@@ -308,7 +322,7 @@ impl Group {
             self
         };
 
-        group.put()
+        group.put(members)
     }
 
     /// The whole group is cancelled, after it has been started. `pending` is whether it has members
@@ -326,15 +340,6 @@ impl Group {
     }
 }
 
-/// Where a member is in its life, see the [module documentation](self).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemberPhase {
-    /// It waits for its leader.
-    Held,
-    /// It has been handed to its opcode, or failed in its place.
-    Issued,
-}
-
 /// State of a member, as kept in its `grp_refs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member(u32);
@@ -342,9 +347,8 @@ pub struct Member(u32);
 impl Member {
     /// Bits that no group has at the same time, its references end below them.
     const MEMBER: u32 = 0xf << Group::PHASE_SHIFT;
-    const ISSUED: u32 = 1 << 0;
-    const BAD: u32 = 1 << 1;
-    const CANCELLED: u32 = 1 << 2;
+    const BAD: u32 = 1 << 0;
+    const CANCELLED: u32 = 1 << 1;
 
     /// A member whose SQE has just been taken. `bad` is whether it can't be executed; it has its
     /// error then.
@@ -369,32 +373,14 @@ impl Member {
         self.0
     }
 
-    /// Where the member is.
-    #[inline]
-    pub const fn phase(self) -> MemberPhase {
-        if self.0 & Self::ISSUED != 0 {
-            MemberPhase::Issued
-        } else {
-            MemberPhase::Held
-        }
-    }
-
-    /// The member gets its verdict.
-    #[inline]
-    #[must_use]
-    pub fn issue(self) -> Self {
-        debug_assert!(self.phase() == MemberPhase::Held);
-        Member(self.0 | Self::ISSUED)
-    }
-
-    /// Whether it is held, and nothing but its leader stands between it and its opcode.
+    /// Whether nothing but its leader stands between it and its opcode, as long as it is held.
     #[inline]
     pub const fn is_pending(self) -> bool {
-        self.0 & (Self::ISSUED | Self::BAD | Self::CANCELLED) == 0
+        self.0 & (Self::BAD | Self::CANCELLED) == 0
     }
 
-    /// A cancellation matches the member. Only one that is held can be cancelled in here, and only
-    /// once; whether one that has been issued can be is up to its opcode.
+    /// A cancellation matches the member, which is held. Returns whether it is cancelled by this:
+    /// once is enough, and a bad one fails anyway. To be followed by [`Group::single_out`] if so.
     #[inline]
     pub fn cancel(self) -> (Self, bool) {
         if self.is_pending() {

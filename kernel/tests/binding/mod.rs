@@ -14,7 +14,7 @@
 //! Each step is told to the [`Model`], which has the last word.
 
 use super::model::{Broken, Link, Model, Program, EALREADY, ECANCELED, EFAULT, EIO, ENOENT, MAX};
-use io_uring_group::{Group, Last, Mark, Member, MemberPhase, Outcome, Phase, Verdict};
+use io_uring_group::{Group, Last, Mark, Member, Outcome, Phase, Verdict};
 
 /// `req->flags`, those that matter here.
 mod flag {
@@ -257,7 +257,8 @@ impl World {
         Ok(world)
     }
 
-    /// `io_group_open()`, `io_group_add()` for each member, `io_group_abort()`, `close()`
+    /// `io_group_open()`, `io_group_add()` or `io_group_add_odd()` for each member,
+    /// `io_group_abort()`, `io_group_close()`
     fn assemble(&mut self, program: &Program, element: usize, cut: Option<i32>) {
         let head = program.head(element) as u8;
 
@@ -272,7 +273,15 @@ impl World {
             self.reqs[id].word = Member::join(bad.is_some()).into_raw();
             self.reqs[id].leader = head;
             self.reqs[id].flags |= flag::GROUP;
-            self.set_group(head, self.group(head).join());
+            let group = self.group(head).join();
+            self.set_group(
+                head,
+                if bad.is_some() {
+                    group.single_out()
+                } else {
+                    group
+                },
+            );
         }
         if let Some(err) = cut {
             self.fail_open(head, err);
@@ -361,7 +370,7 @@ impl World {
         };
         (leader..MAX as u8)
             .filter(of_group)
-            .filter(|&id| !self.leads(id) && self.member(id).phase() == MemberPhase::Held)
+            .filter(|&id| self.reqs[usize::from(id)].place == Place::Idle && !self.leads(id))
     }
 
     // What a request goes through.
@@ -481,21 +490,34 @@ impl World {
             self.set_group(id, self.group(id).lead(outcome, dropped));
             return false;
         }
+        // Leader::leave(): it, and those of its group right behind it.
         let leader = self.reqs[usize::from(id)].leader;
-        let failed = self.has_failed(id);
+        let (mut behind, mut nr, mut failed) = (at, 0, false);
+        let follows = |world: &Self, &id: &u8| {
+            world.has(id, flag::GROUP) && !world.leads(id) && {
+                world.reqs[usize::from(id)].leader == leader
+            }
+        };
 
-        if failed {
-            self.set_fail(id);
+        while let Some(id) = self.compl_reqs.get(behind).filter(|id| follows(self, id)) {
+            if self.has_failed(id) {
+                failed = true;
+                self.set_fail(id);
+                if self.group(leader).is(Mark::Dropped) {
+                    self.reqs[usize::from(id)].flags |= flag::CQE_SKIP;
+                }
+            }
+            self.reqs[usize::from(id)].flags &= !flag::GROUP;
+            (behind, nr) = (behind + 1, nr + 1);
         }
-        self.reqs[usize::from(id)].flags &= !flag::GROUP;
-        let (group, last) = self.group(leader).account(failed);
+        let (group, last) = self.group(leader).account(nr, failed);
 
         self.set_group(leader, group);
         if last == Last::Yes {
             self.hand_back(leader);
-            self.compl_reqs.insert(at + 1, leader);
+            self.compl_reqs.insert(behind, leader);
         }
-        !group.is(Mark::Dropped) && !self.has(id, flag::CQE_SKIP)
+        !self.has(id, flag::CQE_SKIP)
     }
 
     /// `Leader::hand_back()`
@@ -539,7 +561,10 @@ impl World {
         };
         let verdict = self.group(leader).next(self.member(id));
 
-        self.reqs[usize::from(id)].word = self.member(id).issue().into_raw();
+        // Then it is C that issues them, without a look.
+        if self.group(leader).into_raw() & Group::STOP == 0 {
+            assert_eq!(verdict, Verdict::Issue);
+        }
         match verdict {
             Verdict::Issue => {
                 self.fanning = Some((leader, true));
@@ -648,6 +673,9 @@ impl World {
             Place::Idle if self.reqs[usize::from(req.leader)].hooked => {
                 let (member, newly) = self.member(id).cancel();
                 self.reqs[usize::from(id)].word = member.into_raw();
+                if newly {
+                    self.set_group(req.leader, self.group(req.leader).single_out());
+                }
                 ret = if newly && !self.group(req.leader).is(Mark::Cancelled) {
                     0
                 } else {
