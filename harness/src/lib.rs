@@ -6,7 +6,9 @@
 //! - [`group`]: building a group, submitting it, understanding its CQEs
 //! - [`ring`]: a ring in any mode, which never waits for ever
 //! - [`protocol`]: how the guest tells its results
+//! - [`fuzz`]: random programs, judged by the model
 
+pub mod fuzz;
 pub mod group;
 pub mod protocol;
 pub mod ring;

@@ -52,6 +52,7 @@ const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
 
 const IORING_REGISTER_ENABLE_RINGS: u32 = 12;
 const IORING_REGISTER_RING_FDS: u32 = 20;
+const IORING_UNREGISTER_RING_FDS: u32 = 21;
 const IORING_REGISTER_SYNC_CANCEL: u32 = 24;
 
 const IORING_OFF_SQ_RING: i64 = 0;
@@ -212,6 +213,14 @@ struct GeteventsArg {
     sigmask_sz: u32,
     min_wait_usec: u32,
     ts: u64,
+}
+
+/// `struct io_uring_rsrc_update`
+#[repr(C)]
+struct RsrcUpdate {
+    offset: u32,
+    resv: u32,
+    data: u64,
 }
 
 /// What to set a [`Ring`] up with.
@@ -465,6 +474,23 @@ pub struct Ring {
     enters: u64,
 }
 
+impl Drop for Ring {
+    /// The task's reference to a registered ring would keep it.
+    fn drop(&mut self) {
+        if let Some(offset) = self.registered {
+            let mut update = RsrcUpdate {
+                offset,
+                resv: 0,
+                data: 0,
+            };
+            let arg = std::ptr::from_mut(&mut update).cast();
+            // SAFETY: One element of the type that this operation takes. If another task has
+            // registered the ring, which nobody does here, it stays registered.
+            let _ = unsafe { self.register(IORING_UNREGISTER_RING_FDS, arg, 1) };
+        }
+    }
+}
+
 struct Rewind {
     sqes: Map,
     pending: Vec<Entry>,
@@ -526,14 +552,7 @@ impl Ring {
     }
 
     fn register_itself(&mut self) -> io::Result<()> {
-        /// `struct io_uring_rsrc_update`
-        #[repr(C)]
-        struct Update {
-            offset: u32,
-            resv: u32,
-            data: u64,
-        }
-        let mut update = Update {
+        let mut update = RsrcUpdate {
             offset: u32::MAX, // any free slot
             resv: 0,
             data: self.fd() as u64,

@@ -3,7 +3,7 @@
 //! Every order of events, for chains of up to three elements with groups of up to four members.
 //!
 //! The core is driven as the kernel drives it (`binding`), every event that may happen next is
-//! tried, and the rules judge each step (`model`). A state in which everything is as in one that
+//! tried, and the rules judge each step (the crate `model`). A state in which everything is as in one that
 //! was seen before has the same future, and is not entered again. What ends is checked to be an
 //! end. As every event takes something that can't come back, each order of events does end.
 //!
@@ -22,7 +22,6 @@
 //! Members are not exchanged for each other, though: their order counts (I2).
 
 mod binding;
-mod model;
 
 use binding::{Bounds, Cqes, Ending, Event, World};
 use model::{Broken, Element, Link, Program, Sqe, ECANCELED, EIO};

@@ -13,8 +13,10 @@
 //!
 //! Each step is told to the [`Model`], which has the last word.
 
-use super::model::{Broken, Link, Model, Program, EALREADY, ECANCELED, EFAULT, EIO, ENOENT, MAX};
 use io_uring_group::{Group, Last, Mark, Member, Outcome, Phase, Verdict};
+use model::{
+    Broken, Link, Model, Program, EALREADY, ECANCELED, EFAULT, EIO, ENOENT, MAX, MAX_ELEMENTS,
+};
 
 /// `req->flags`, those that matter here.
 mod flag {
@@ -206,6 +208,7 @@ type Done = Result<(), Broken>;
 impl World {
     /// Submits `program`, all of it.
     pub(crate) fn submit(program: &Program, bounds: &Bounds) -> Result<Self, Broken> {
+        assert!(program.len() <= MAX && program.elements.len() <= MAX_ELEMENTS);
         let mut world = World {
             reqs: [NEW; MAX],
             compl_reqs: List::default(),

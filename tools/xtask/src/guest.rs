@@ -37,6 +37,8 @@ pub(crate) enum Program {
     Tests,
     /// The example that copies a file.
     Copy,
+    /// What runs random programs.
+    Fuzz,
 }
 
 impl Program {
@@ -46,6 +48,7 @@ impl Program {
             Self::Init => "init",
             Self::Tests => "group",
             Self::Copy => "copy",
+            Self::Fuzz => "fuzz",
         }
     }
 
@@ -53,21 +56,21 @@ impl Program {
     pub(crate) fn path(self) -> String {
         match self {
             Self::Init => "/init".to_owned(),
-            Self::Tests | Self::Copy => format!("/bin/{}", self.name()),
+            Self::Tests | Self::Copy | Self::Fuzz => format!("/bin/{}", self.name()),
         }
     }
 
     /// cargo's subcommand for it. A test binary has to come from `cargo test`.
     fn subcommand(self) -> &'static [&'static str] {
         match self {
-            Self::Init | Self::Copy => &["build"],
+            Self::Init | Self::Copy | Self::Fuzz => &["build"],
             Self::Tests => &["test", "--no-run"],
         }
     }
 
     fn selection(self) -> [&'static str; 2] {
         let kind = match self {
-            Self::Init => "--bin",
+            Self::Init | Self::Fuzz => "--bin",
             Self::Copy => "--example",
             Self::Tests => "--test",
         };

@@ -11,6 +11,7 @@ mod demo;
 mod disk;
 mod doctor;
 mod fetch;
+mod fuzz;
 mod guest;
 mod initramfs;
 mod interrupt;
@@ -42,6 +43,8 @@ enum Command {
     Build(build::Args),
     /// Boot kernels, run the tests in them, and judge.
     QemuTest(qemu_test::Args),
+    /// Run random programs on the kernel, judged by the model.
+    Fuzz(fuzz::Args),
     /// Boot the kernel with an interactive shell.
     Shell(shell::Args),
     /// Boot the kernel, and copy a file to several places with groups.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Build(args) => build::run(args),
         Command::QemuTest(args) => qemu_test::run(args),
+        Command::Fuzz(args) => fuzz::run(args),
         Command::Shell(args) => shell::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),

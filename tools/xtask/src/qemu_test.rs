@@ -99,7 +99,7 @@ pub(crate) struct Args {
     pub(crate) timeout_scale: f64,
 }
 
-fn factor(text: &str) -> Result<f64, String> {
+pub(crate) fn factor(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(factor) if factor > 0.0 && factor <= 1000.0 => Ok(factor),
         _ => Err("not a number between 0 and 1000".to_owned()),
@@ -152,7 +152,7 @@ struct Reports<'a> {
 }
 
 /// How much longer things may take, all in all.
-fn slowdown(accel: Accel, config: &str, scale: f64) -> u32 {
+pub(crate) fn slowdown(accel: Accel, config: &str, scale: f64) -> u32 {
     let factor = f64::from(accel.slowdown() * guest::slowdown(config)) * scale;
     (factor.ceil() as u32).max(1)
 }

@@ -1,50 +1,45 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! What SQE groups promise, as a judge of what happens to them.
+//! The rules for a chain: what may happen to its requests, and with which result.
 //!
-//! This is the rules (F1 to X5) once more, and nothing of how they are implemented: no phase, no
-//! reference, no mark. A [`Model`] remembers for each request what has happened to it, and says
-//! of each thing that happens next whether it may, which rule forbids it, and with which result.
-//! To be read next to the rules; the number of each stands where it is applied.
-//!
-//! In a few places the rules leave more than one answer, or say "as today". Those are marked with
-//! *open*, and the model takes any of the answers.
+//! A [`Model`] remembers for each request what has happened to it, and says of each thing that
+//! happens next whether it may, and which rule forbids it.
 
 use std::ops::Range;
 
-/// The most requests of a program here.
-pub(crate) const MAX: usize = 9;
+/// The most requests that a [`Model`] remembers, if nothing else is said.
+pub const MAX: usize = 9;
 /// The most elements of its chain.
-pub(crate) const MAX_ELEMENTS: usize = 3;
+pub const MAX_ELEMENTS: usize = 3;
 
 /// The errors that io_uring itself hands out.
-pub(crate) const EIO: i32 = -5;
+pub const EIO: i32 = -5;
 /// Also what a cancelled request completes with.
-pub(crate) const ECANCELED: i32 = -125;
+pub const ECANCELED: i32 = -125;
 /// What a request gets today that was to be issued by a task which exits.
-pub(crate) const EFAULT: i32 = -14;
+pub const EFAULT: i32 = -14;
 /// Result of a cancel request: there is nothing to be cancelled.
-pub(crate) const ENOENT: i32 = -2;
+pub const ENOENT: i32 = -2;
 /// Result of a cancel request: what there is can't be cancelled any more.
-pub(crate) const EALREADY: i32 = -114;
+pub const EALREADY: i32 = -114;
 
 /// Which rule has been broken, and how.
-pub(crate) type Broken = &'static str;
+pub type Broken = &'static str;
 
 /// What the application asks for with one SQE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sqe {
+pub struct Sqe {
     /// `IOSQE_CQE_SKIP_SUCCESS`
-    pub(crate) skip: bool,
+    pub skip: bool,
     /// It is an `IORING_OP_TIMEOUT`.
-    pub(crate) timer: bool,
+    pub timer: bool,
     /// It can't be executed, because of this error.
-    pub(crate) bad: Option<i32>,
+    pub bad: Option<i32>,
 }
 
 /// What the first SQE of an element says about the next element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Link {
+pub enum Link {
     /// `IOSQE_IO_LINK`
     Soft,
     /// `IOSQE_IO_HARDLINK`
@@ -53,20 +48,20 @@ pub(crate) enum Link {
 
 /// An element of a chain: a leader and its members, or a single request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Element {
+pub struct Element {
     /// Means nothing for the last element.
-    pub(crate) link: Link,
+    pub link: Link,
     /// The first one is the leader if there are more.
-    pub(crate) sqes: Vec<Sqe>,
+    pub sqes: Vec<Sqe>,
 }
 
 /// A chain. Its SQEs are numbered in their order, over all elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Program {
+pub struct Program {
     /// At least one.
-    pub(crate) elements: Vec<Element>,
+    pub elements: Vec<Element>,
     /// The last element is a group of which no more could be taken, because of this error.
-    pub(crate) cut: Option<i32>,
+    pub cut: Option<i32>,
     /// The element of each SQE. Kept as it is asked for all the time.
     element: Vec<usize>,
     /// The first SQE of each element, and the end.
@@ -75,14 +70,13 @@ pub(crate) struct Program {
 
 impl Program {
     /// A chain of `elements`.
-    pub(crate) fn new(elements: Vec<Element>, cut: Option<i32>) -> Self {
+    pub fn new(elements: Vec<Element>, cut: Option<i32>) -> Self {
         let (mut element, mut heads) = (Vec::new(), vec![0]);
 
         for (number, Element { link: _, sqes }) in elements.iter().enumerate() {
             element.resize(element.len() + sqes.len(), number);
             heads.push(element.len());
         }
-        assert!(element.len() <= MAX && elements.len() <= MAX_ELEMENTS);
         Program {
             elements,
             cut,
@@ -92,41 +86,46 @@ impl Program {
     }
 
     /// Number of the first SQE of `element`: the leader, or the only one.
-    pub(crate) fn head(&self, element: usize) -> usize {
+    pub fn head(&self, element: usize) -> usize {
         self.heads[element]
     }
 
     /// Numbers of the SQEs of `element`.
-    pub(crate) fn requests(&self, element: usize) -> Range<usize> {
+    pub fn requests(&self, element: usize) -> Range<usize> {
         self.heads[element]..self.heads[element + 1]
     }
 
     /// Numbers of the members of `element`.
-    pub(crate) fn members(&self, element: usize) -> Range<usize> {
+    pub fn members(&self, element: usize) -> Range<usize> {
         self.heads[element] + 1..self.heads[element + 1]
     }
 
     /// The element that an SQE belongs to.
-    pub(crate) fn element(&self, sqe: usize) -> usize {
+    pub fn element(&self, sqe: usize) -> usize {
         self.element[sqe]
     }
 
     /// By its number.
-    pub(crate) fn sqe(&self, sqe: usize) -> &Sqe {
+    pub fn sqe(&self, sqe: usize) -> &Sqe {
         let element = self.element[sqe];
 
         &self.elements[element].sqes[sqe - self.heads[element]]
     }
 
     /// The same, to be changed.
-    pub(crate) fn sqe_mut(&mut self, sqe: usize) -> &mut Sqe {
+    pub fn sqe_mut(&mut self, sqe: usize) -> &mut Sqe {
         let element = self.element[sqe];
 
         &mut self.elements[element].sqes[sqe - self.heads[element]]
     }
 
+    /// Whether it has no SQE. None that is submitted does.
+    pub fn is_empty(&self) -> bool {
+        self.element.is_empty()
+    }
+
     /// Number of SQEs.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.element.len()
     }
 
@@ -145,7 +144,7 @@ impl Program {
     }
 
     /// F5, F6, and what is known of chains: one bad SQE, and nothing of the chain is issued.
-    fn is_void(&self) -> bool {
+    pub fn is_void(&self) -> bool {
         self.cut.is_some() || (0..self.elements.len()).any(|e| self.bad(e).is_some())
     }
 }
@@ -177,10 +176,10 @@ struct Request {
 
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Model {
-    requests: [Request; MAX],
+pub struct Model<const N: usize = MAX, const E: usize = MAX_ELEMENTS> {
+    requests: [Request; N],
     /// Elements that X1 has struck.
-    cancelled: [bool; MAX_ELEMENTS],
+    cancelled: [bool; E],
     /// The task is on its way out.
     exiting: bool,
 }
@@ -193,12 +192,18 @@ fn check(holds: bool, rule: Broken) -> Result<(), Broken> {
     }
 }
 
-impl Model {
+impl<const N: usize, const E: usize> Default for Model<N, E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize, const E: usize> Model<N, E> {
     /// Nothing has happened.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Model {
-            requests: [Request::default(); MAX],
-            cancelled: [false; MAX_ELEMENTS],
+            requests: [Request::default(); N],
+            cancelled: [false; E],
             exiting: false,
         }
     }
@@ -206,7 +211,7 @@ impl Model {
     // What the rules speak of.
 
     /// "What failed means". What was never issued has failed as well.
-    fn failed(&self, program: &Program, id: usize) -> bool {
+    pub fn failed(&self, program: &Program, id: usize) -> bool {
         let Request { issued, end, .. } = self.requests[id];
         let Some(End { res, marked }) = end else {
             return false;
@@ -235,15 +240,20 @@ impl Model {
         })
     }
 
+    /// C7, "the rule for links that drops the CQEs of the rest of a broken chain": the flag of the
+    /// one that breaks it says. The leader's stands for its group.
+    pub fn is_dropped(&self, program: &Program, element: usize) -> bool {
+        self.breaker(program, element)
+            .is_some_and(|breaker| program.sqe(program.head(breaker)).skip)
+    }
+
     /// C7. Only what has completed can be asked for, and for a leader all of its group.
     fn posts(&self, program: &Program, id: usize) -> bool {
         let element = program.element(id);
         let sqe = program.sqe(id);
 
-        if let Some(breaker) = self.breaker(program, element) {
-            // "The rule for links that drops the CQEs of the rest of a broken chain": the flag
-            // of the one that breaks it says. The leader's stands for its group.
-            return !program.sqe(program.head(breaker)).skip;
+        if self.breaker(program, element).is_some() {
+            return !self.is_dropped(program, element);
         }
         let failed = if id == program.head(element) {
             // "A failed group always posts its leader ..."
@@ -346,10 +356,23 @@ impl Model {
         Err("I2: nothing keeps this member from being issued")
     }
 
+    /// Whether a request will never be issued: whoever waits for that waits for ever.
+    pub fn is_kept(&self, program: &Program, id: usize) -> bool {
+        let element = program.element(id);
+        let head = program.head(element);
+
+        program.is_void()
+            || self.breaker(program, element).is_some()
+            || id != head
+                && (self.failed(program, head)
+                    || self.cancelled[element]
+                    || self.requests[id].cancelled)
+    }
+
     // What happens.
 
     /// A request is handed to its opcode.
-    pub(crate) fn issue(&mut self, program: &Program, id: usize) -> Result<(), Broken> {
+    pub fn issue(&mut self, program: &Program, id: usize) -> Result<(), Broken> {
         let element = program.element(id);
         let head = program.head(element);
 
@@ -380,7 +403,7 @@ impl Model {
 
     /// A request completes. `marked` is whether links treat it as failed. If it was not issued,
     /// the result is the kernel's.
-    pub(crate) fn complete(
+    pub fn complete(
         &mut self,
         program: &Program,
         id: usize,
@@ -399,7 +422,7 @@ impl Model {
     }
 
     /// A CQE is posted.
-    pub(crate) fn post(&mut self, program: &Program, id: usize, res: i32) -> Result<(), Broken> {
+    pub fn post(&mut self, program: &Program, id: usize, res: i32) -> Result<(), Broken> {
         let element = program.element(id);
         let Some(end) = self.requests[id].end else {
             return Err("C1: a CQE of a request that has not completed");
@@ -423,7 +446,7 @@ impl Model {
     }
 
     /// The application finds a CQE in the ring. That is later if it had overflown.
-    pub(crate) fn see(&mut self, program: &Program, id: usize) -> Result<(), Broken> {
+    pub fn see(&mut self, program: &Program, id: usize) -> Result<(), Broken> {
         let element = program.element(id);
         let unseen = |id: usize| self.requests[id].posted && !self.requests[id].seen;
 
@@ -443,7 +466,7 @@ impl Model {
     }
 
     /// A request is gone, and with it what it held.
-    pub(crate) fn release(&mut self, program: &Program, id: usize) -> Result<(), Broken> {
+    pub fn release(&mut self, program: &Program, id: usize) -> Result<(), Broken> {
         let element = program.element(id);
 
         check(!self.requests[id].released, "X5: released twice")?;
@@ -467,7 +490,7 @@ impl Model {
 
     /// X1: a cancel request matches the leader of `element`, and reports `ret`. `struck` are the
     /// requests in flight that it has found and stopped.
-    pub(crate) fn cancel_group(
+    pub fn cancel_group(
         &mut self,
         program: &Program,
         element: usize,
@@ -508,15 +531,25 @@ impl Model {
             check(ret == EALREADY, "X1: what is left is only running")?;
         }
         for &id in struck {
-            self.requests[id].cancelled = true;
+            self.strike(id);
         }
-        self.cancelled[element] = true;
+        self.strike_group(element);
         Ok(())
+    }
+
+    /// X1 takes effect: none of the group is issued from here on.
+    pub fn strike_group(&mut self, element: usize) {
+        self.cancelled[element] = true;
+    }
+
+    /// X2 takes effect: the request was stopped, or will not be issued.
+    pub fn strike(&mut self, id: usize) {
+        self.requests[id].cancelled = true;
     }
 
     /// X2: a cancel request matches a member, and reports `ret`. `struck` is whether it was in
     /// flight, and has been stopped.
-    pub(crate) fn cancel_member(
+    pub fn cancel_member(
         &mut self,
         program: &Program,
         id: usize,
@@ -539,17 +572,19 @@ impl Model {
             let already = self.exiting || self.leader_result(program, element) == Some(ECANCELED);
             check(ret == 0 || already, "X2: cancels a member that waits")?;
         }
-        self.requests[id].cancelled |= ret == 0;
+        if ret == 0 {
+            self.strike(id);
+        }
         Ok(())
     }
 
     /// X5: the task begins to exit.
-    pub(crate) fn exit(&mut self) {
+    pub fn exit(&mut self) {
         self.exiting = true;
     }
 
     /// Nothing more is going to happen.
-    pub(crate) fn end(&self, program: &Program) -> Result<(), Broken> {
+    pub fn end(&self, program: &Program) -> Result<(), Broken> {
         for id in 0..program.len() {
             let request = &self.requests[id];
 
@@ -569,7 +604,7 @@ impl Model {
 
     /// Forgets what cannot matter any more, so that what differs in nothing else is one state:
     /// of a request that is gone, all but how it counts for its group and for its chain.
-    pub(crate) fn forget(&mut self, program: &Program) {
+    pub fn forget(&mut self, program: &Program) {
         for id in 0..program.len() {
             let failed = self.failed(program, id);
             let request = &mut self.requests[id];

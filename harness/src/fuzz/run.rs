@@ -1,0 +1,966 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Runs programs, and asks the model whether what came of them is allowed.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use io_uring::opcode;
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{CancelBuilder, Fd, TimeoutFlags, Timespec};
+use model::accept::{Cancel, Case, Ending, Outside, Request, Seen, Target, NEVER};
+use model::form::{Asked, Bad, Memory};
+use model::Link;
+
+use super::program::{End, Flaw, LinkFlag, Op, Program, Step, Timer, What};
+use crate::protocol::SLOWDOWN_ENV;
+use crate::ring::{Cqe, Ring, Setup, SyncCancel};
+use crate::sqe::{ExtEntry, Support, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS};
+
+const IORING_NOP_INJECT_RESULT: u32 = 1 << 0;
+const IORING_NOP_TW: u32 = 1 << 4;
+const IORING_ASYNC_CANCEL_ALL: u32 = 1 << 0;
+const IORING_ASYNC_CANCEL_ANY: u32 = 1 << 2;
+const IORING_ASYNC_CANCEL_OP: u32 = 1 << 5;
+/// No entry of an SQ has this index.
+const NO_INDEX: u32 = u32::MAX;
+
+const ECANCELED: i32 = -libc::ECANCELED;
+const EINVAL: i32 = -libc::EINVAL;
+const ENOENT: i32 = -libc::ENOENT;
+const EALREADY: i32 = -libc::EALREADY;
+const ETIME: i32 = -libc::ETIME;
+
+/// What is read of a file or a device, and what there is of the file.
+const BLOCK: u32 = 512;
+/// What a read beyond the end asks for.
+const TOO_MUCH: u32 = 2 * BLOCK;
+
+/// How long to wait for a CQE that may come late, on a bare machine. On one that is as slow as a
+/// debug kernel under emulation this is a minute.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// After this time no more explanations are looked for: it has to do with CQEs on their way.
+const CONFIRM: Duration = Duration::from_millis(50);
+
+/// Why a program is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The rule that is broken, and how
+    pub rule: String,
+    /// The CQEs that were posted
+    pub details: String,
+    /// The program, if it is not the one that was run last
+    pub program: Option<Program>,
+}
+
+impl Failure {
+    fn new(rule: String) -> Self {
+        Self {
+            rule,
+            details: String::new(),
+            program: None,
+        }
+    }
+}
+
+/// How long to wait for a CQE that need not come.
+const LATE: Duration = Duration::from_millis(10);
+
+/// Files, and memory that is never freed.
+struct World {
+    file: File,
+    device: Option<File>,
+    /// Byte n is n, for those who write their number
+    numbers: &'static [u8],
+    /// What is read
+    sink: *mut u8,
+    soon: &'static Timespec,
+    never: &'static Timespec,
+}
+
+impl World {
+    fn new() -> io::Result<Self> {
+        let dir = env::temp_dir().join(format!("fuzz-{}", std::process::id()));
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&dir)?;
+        file.write_all(&[7; BLOCK as usize])?;
+        // Nobody else needs the name.
+        std::fs::remove_file(&dir)?;
+        let device = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECT)
+            .open("/dev/nullb0");
+        let numbers: Vec<u8> = (0..=u8::MAX).collect();
+        let room = Box::leak(vec![0u8; 4 * 4096].into_boxed_slice());
+        let skip = room.as_ptr().align_offset(4096);
+        Ok(Self {
+            file,
+            device: device.ok(),
+            numbers: numbers.leak(),
+            sink: room[skip..].as_mut_ptr(),
+            soon: Box::leak(Box::new(Timespec::new().nsec(200_000))),
+            never: Box::leak(Box::new(Timespec::new().sec(3600))),
+        })
+    }
+}
+
+struct Pipe {
+    read: io::PipeReader,
+    /// Gone after a hang-up
+    write: Option<io::PipeWriter>,
+}
+
+/// A thread that submits for another one.
+struct Other {
+    work: mpsc::Sender<Work>,
+    done: mpsc::Receiver<io::Result<usize>>,
+}
+
+/// A ring that is lent to another thread, with SQEs that were pushed.
+struct Work(*mut Ring);
+
+// SAFETY: Whoever sends it waits until the other thread has answered, and that one does not touch
+// it any more then.
+unsafe impl Send for Work {}
+
+impl Other {
+    fn new() -> io::Result<Self> {
+        let (work, requests) = mpsc::channel::<Work>();
+        let (answers, done) = mpsc::channel();
+        thread::Builder::new()
+            .name("submitter".to_owned())
+            .spawn(move || {
+                for Work(ring) in requests {
+                    // SAFETY: See `Work`: it is lent to us alone.
+                    let submitted = unsafe { &mut *ring }.submit();
+                    if answers.send(submitted).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self { work, done })
+    }
+
+    fn submit(&self, ring: &mut Ring) -> io::Result<usize> {
+        let gone = || io::Error::other("the second thread is gone");
+        self.work
+            .send(Work(std::ptr::from_mut(ring)))
+            .map_err(|_| gone())?;
+        self.done.recv().map_err(|_| gone())?
+    }
+}
+
+/// A ring, and what it remembers of the programs that it ran.
+pub struct Session {
+    ring: Ring,
+    memory: Memory,
+    personality: u16,
+    /// What ran on it, by its number from 1. That is in the upper bits of each `user_data`
+    past: Vec<Past>,
+}
+
+/// A program that was accepted. A request that skips its CQE may be on its way all the same, and post
+/// one if it fails.
+struct Past {
+    program: Program,
+    case: Case,
+    seen: Vec<Seen>,
+    /// Not to be closed under such requests
+    _pipes: BTreeMap<u8, Pipe>,
+    _marks: (io::PipeReader, io::PipeWriter),
+}
+
+impl Past {
+    fn judge(&self) -> Result<(), Failure> {
+        let Err(rejection) = self.case.accept(&self.seen) else {
+            return Ok(());
+        };
+        Err(Failure {
+            rule: rejection.rule.to_owned(),
+            details: details(&self.program, &self.seen, &[]),
+            program: Some(self.program.clone()),
+        })
+    }
+}
+
+/// What was posted.
+fn details(program: &Program, seen: &[Seen], strays: &[Cqe]) -> String {
+    let mut text = String::from("posted:");
+    for cqe in seen {
+        let id = program.ops().nth(cqe.request).map_or(0, |op| op.id);
+        // Writing to a String does not fail.
+        let _ = write!(text, " {id}={}", cqe.res);
+    }
+    for cqe in strays {
+        let _ = write!(text, " {:#x}={}", cqe.user_data, cqe.result);
+    }
+    if seen.is_empty() && strays.is_empty() {
+        text += " nothing";
+    }
+    text
+}
+
+impl Session {
+    /// A new ring for programs of this shape.
+    pub fn new(program: &Program) -> io::Result<Self> {
+        let Program {
+            mode,
+            entries,
+            cq_entries,
+            submit_all,
+            steps: _,
+            end: _,
+        } = program;
+        let mut setup = Setup::new(*mode).entries(*entries);
+        if let Some(entries) = cq_entries {
+            setup = setup.cq_entries(*entries);
+        }
+        if *submit_all {
+            setup = setup.submit_all();
+        }
+        let ring = setup.build()?;
+        let personality = ring.submitter().register_personality()?;
+        Ok(Self {
+            ring,
+            memory: Memory::default(),
+            personality,
+            past: Vec::new(),
+        })
+    }
+
+    /// Looks for what comes late, before the ring is given up.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the model does not accept what came of an earlier program.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        if !self
+            .past
+            .iter()
+            .flat_map(|past| past.program.ops())
+            .any(|op| op.skip)
+        {
+            return Ok(());
+        }
+        thread::sleep(LATE);
+        for cqe in self.ring.arrived() {
+            if !self.belated(&cqe) {
+                return Err(Failure {
+                    details: format!("posted: {:#x}={}", cqe.user_data, cqe.result),
+                    ..Failure::new("C1: a CQE of no request".to_owned())
+                });
+            }
+        }
+        self.past.iter().try_for_each(Past::judge)
+    }
+
+    /// Takes a CQE of an earlier program. `false` if it is of none.
+    fn belated(&mut self, cqe: &Cqe) -> bool {
+        let (serial, id) = ((cqe.user_data >> 16) as usize, cqe.user_data as u8);
+        let Some(past) = serial.checked_sub(1).and_then(|at| self.past.get_mut(at)) else {
+            return false;
+        };
+        let Some(request) = past.program.ops().position(|op| op.id == id) else {
+            return false;
+        };
+        let step = past.program.steps.len() as u32 + 1;
+        past.seen.push(Seen {
+            request,
+            res: cqe.result,
+            step,
+        });
+        // By a later program, which cancels timers or everything.
+        past.case.outside.push(Outside {
+            step,
+            cancel: Cancel {
+                target: Target::Any,
+                counts: true,
+            },
+            ret: 0,
+        });
+        true
+    }
+}
+
+/// Runs programs.
+pub struct Runner {
+    world: World,
+    other: Other,
+    patience: Duration,
+}
+
+impl Runner {
+    /// With the patience that suits this guest.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there are no files or no threads to be had.
+    pub fn new() -> io::Result<Self> {
+        let slowdown = env::var(SLOWDOWN_ENV)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        Ok(Self {
+            world: World::new()?,
+            other: Other::new()?,
+            patience: PATIENCE * slowdown.unwrap_or(1),
+        })
+    }
+
+    /// Waits for so long for CQEs that do not come.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// How long it waits for CQEs that do not come.
+    pub const fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Runs a program in a ring of its own.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the model does not accept what came of it.
+    pub fn alone(&mut self, program: &Program) -> Result<(), Failure> {
+        let session = Session::new(program)
+            .map_err(|error| Failure::new(format!("the ring cannot be set up: {error}")))?;
+        match self.run(program, session)? {
+            Some(session) => session.finish(),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs a program in a ring that others may have used before. Gives the ring back, if it was not
+    /// closed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the model does not accept what came of it.
+    pub fn run(&mut self, program: &Program, session: Session) -> Result<Option<Session>, Failure> {
+        let mut run = Run {
+            case: Case::new(session.memory),
+            seen: Vec::new(),
+            strays: Vec::new(),
+            belated: false,
+            pipes: BTreeMap::new(),
+            marks: io::pipe()
+                .map_err(|error| Failure::new(format!("there is no pipe: {error}")))?,
+            runner: self,
+            program,
+            session,
+        };
+        match run.execute() {
+            Ok(()) => run.close(),
+            Err(Stop::Rule(rule)) => Err(run.failure(rule)),
+            Err(Stop::Error(error)) => Err(run.failure(format!("a system call failed: {error}"))),
+        }
+    }
+}
+
+enum Stop {
+    Rule(String),
+    Error(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+fn rule(text: &str) -> Stop {
+    Stop::Rule(text.to_owned())
+}
+
+/// A program that runs.
+struct Run<'a> {
+    runner: &'a Runner,
+    program: &'a Program,
+    session: Session,
+    case: Case,
+    seen: Vec<Seen>,
+    /// CQEs of nobody
+    strays: Vec<Cqe>,
+    /// There were CQEs of earlier programs
+    belated: bool,
+    pipes: BTreeMap<u8, Pipe>,
+    marks: (io::PipeReader, io::PipeWriter),
+}
+
+impl Run<'_> {
+    /// What a failure says of the program beside the rule.
+    fn failure(&self, rule: String) -> Failure {
+        Failure {
+            details: details(self.program, &self.seen, &self.strays),
+            ..Failure::new(rule)
+        }
+    }
+
+    /// The step in which nothing more is done, and the one in which all is brought to an end.
+    fn last_steps(&self) -> (u32, u32) {
+        let count = self.program.steps.len() as u32;
+        (count, count + 1)
+    }
+
+    /// When a pipe is fed first, and when it is hung up.
+    fn pipe_steps(&self, pipe: u8) -> (u32, u32) {
+        let find = |wanted: &Step| {
+            let at = self.program.steps.iter().position(|step| step == wanted);
+            at.map(|at| at as u32)
+        };
+        let hangup = find(&Step::Hangup(pipe));
+        let feed =
+            find(&Step::Feed(pipe)).filter(|feed| hangup.is_none_or(|hangup| *feed < hangup));
+        let (_, end) = self.last_steps();
+        match self.program.end {
+            End::Feed if hangup.is_none() => (feed.unwrap_or(end), NEVER),
+            End::Hangup => (feed.unwrap_or(NEVER), hangup.unwrap_or(end)),
+            End::Feed | End::Close => (feed.unwrap_or(NEVER), hangup.unwrap_or(NEVER)),
+        }
+    }
+
+    fn number(&self, id: u8) -> usize {
+        let at = self.program.ops().position(|op| op.id == id);
+        at.unwrap_or(usize::MAX)
+    }
+
+    /// An SQE as the model sees it.
+    fn request(&self, op: &Op, drains: bool) -> Request {
+        let iopoll = self.program.mode.is_iopoll();
+        let ok = |res, from| Ending {
+            res,
+            fails: false,
+            from,
+        };
+        let bad = |res, from| Ending {
+            res,
+            fails: true,
+            from,
+        };
+        let (_, end) = self.last_steps();
+        let polled = iopoll && !matches!(op.what, What::Nop(_) | What::NopTw(_) | What::ReadDevice);
+        let refused = polled && !matches!(op.code(), opcode::Read::CODE | opcode::Write::CODE);
+
+        let endings = match op.what {
+            _ if polled => vec![bad(-libc::EOPNOTSUPP, 0)],
+            What::Nop(res) | What::NopTw(res) => vec![Ending {
+                res,
+                fails: res < 0,
+                from: 0,
+            }],
+            What::Read(pipe) => {
+                let (feed, hangup) = self.pipe_steps(pipe);
+                vec![ok(1, feed), bad(0, hangup)]
+            }
+            What::Poll(pipe) => {
+                let (feed, hangup) = self.pipe_steps(pipe);
+                let (input, hung) = (i32::from(libc::POLLIN), i32::from(libc::POLLHUP));
+                vec![ok(input, feed), ok(hung, hangup), ok(input | hung, hangup)]
+            }
+            What::Write => vec![ok(1, 0)],
+            What::ReadFile => vec![ok(BLOCK as i32, 0)],
+            What::ReadShort => vec![bad(BLOCK as i32, 0)],
+            What::ReadDevice if self.runner.world.device.is_none() => vec![bad(-libc::EBADF, 0)],
+            What::ReadDevice => vec![ok(BLOCK as i32, 0)],
+            What::Fsync => vec![ok(0, 0)],
+            // io_fsync() does not mark the request as failed.
+            What::FsyncPipe => vec![ok(EINVAL, 0)],
+            What::NoBuffer => vec![bad(-libc::ENOBUFS, 0)],
+            What::Timer(Timer::Short) => vec![bad(ETIME, 0)],
+            What::Timer(Timer::Soft) => vec![ok(ETIME, 0)],
+            What::Timer(Timer::Long) => vec![bad(ECANCELED, end)],
+            What::Deadline(false) => vec![ok(ECANCELED, 0)],
+            What::Deadline(true) => [ECANCELED, ETIME, EALREADY, ENOENT]
+                .map(|res| ok(res, 0))
+                .to_vec(),
+            What::Cancel(_) | What::Remove(_) => {
+                vec![ok(0, 0), bad(ENOENT, 0), bad(EALREADY, 0)]
+            }
+            What::CancelAll(_) | What::CancelAny => (0..=i32::from(u8::MAX))
+                .map(|count| ok(count, 0))
+                .chain([bad(EALREADY, 0)])
+                .collect(),
+        };
+        let cancel = |target, counts| Some(Cancel { target, counts });
+        let inline = !op.worker
+            && !iopoll
+            && !matches!(
+                op.what,
+                What::ReadFile | What::ReadShort | What::ReadDevice | What::Fsync | What::FsyncPipe
+            );
+        Request {
+            asked: Asked {
+                group: op.group,
+                link: op.link.map(|link| match link {
+                    LinkFlag::Link => Link::Soft,
+                    LinkFlag::Hard => Link::Hard,
+                }),
+                drain: op.drain,
+                skip: op.skip,
+                timer: matches!(op.what, What::Timer(_)),
+                deadline: matches!(op.what, What::Deadline(_)),
+                zero_copy: false,
+                bad: match op.flaw {
+                    Some(flaw) if flaw.is_early() => Some(Bad::Early(flaw.error())),
+                    Some(flaw) => Some(Bad::Late(flaw.error())),
+                    None if refused => Some(Bad::Late(EINVAL)),
+                    None => None,
+                },
+            },
+            endings,
+            stops: drains
+                || !inline
+                || !matches!(op.what, What::Nop(_) | What::NopTw(_) | What::Write),
+            inline,
+            cancels: match op.what {
+                What::Cancel(target) => cancel(Target::Request(self.number(target)), false),
+                What::CancelAll(target) => cancel(Target::Request(self.number(target)), true),
+                What::Remove(target) => cancel(Target::Timer(self.number(target)), false),
+                What::CancelAny => cancel(Target::Any, true),
+                _ => None,
+            },
+            writes: op.what == What::Write,
+        }
+    }
+
+    fn pipe(&mut self, pipe: u8) -> io::Result<&mut Pipe> {
+        if let std::collections::btree_map::Entry::Vacant(place) = self.pipes.entry(pipe) {
+            let (read, write) = io::pipe()?;
+            place.insert(Pipe {
+                read,
+                write: Some(write),
+            });
+        }
+        self.pipes
+            .get_mut(&pipe)
+            .ok_or_else(|| io::Error::other("no such pipe"))
+    }
+
+    /// The program's number among those of its ring
+    fn serial(&self) -> u64 {
+        self.session.past.len() as u64 + 1
+    }
+
+    fn user_data(&self, id: u8) -> u64 {
+        self.serial() << 16 | u64::from(id)
+    }
+
+    /// An SQE as the kernel sees it.
+    fn entry(&mut self, op: &Op) -> io::Result<Entry> {
+        let Op {
+            id,
+            what,
+            link,
+            drain,
+            skip,
+            worker,
+            group,
+            extended,
+            personality,
+            flaw,
+        } = *op;
+        let fd = match op.pipe() {
+            Some(pipe) => self.pipe(pipe)?.read.as_raw_fd(),
+            None => -1,
+        };
+        let World {
+            file,
+            device,
+            numbers,
+            sink,
+            soon,
+            never,
+        } = &self.runner.world;
+        let (soon, never): (*const Timespec, *const Timespec) = (*soon, *never);
+        let device = device.as_ref().map_or(-1, |device| device.as_raw_fd());
+        let at_start = |fd: RawFd, len| opcode::Read::new(Fd(fd), *sink, len).build();
+        let entry = match what {
+            What::Nop(_) | What::NopTw(_) => opcode::Nop::new().build(),
+            What::Read(_) => opcode::Read::new(Fd(fd), *sink, 1).offset(u64::MAX).build(),
+            What::Poll(_) => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build(),
+            What::Write => {
+                let number = numbers[usize::from(id)..].as_ptr();
+                opcode::Write::new(Fd(self.marks.1.as_raw_fd()), number, 1)
+                    .offset(u64::MAX)
+                    .build()
+            }
+            What::ReadFile => at_start(file.as_raw_fd(), BLOCK),
+            What::ReadShort => at_start(file.as_raw_fd(), TOO_MUCH),
+            What::ReadDevice => at_start(device, BLOCK),
+            What::Fsync => opcode::Fsync::new(Fd(file.as_raw_fd())).build(),
+            What::FsyncPipe => opcode::Fsync::new(Fd(self.marks.0.as_raw_fd())).build(),
+            What::NoBuffer => at_start(file.as_raw_fd(), BLOCK).flags(Flags::BUFFER_SELECT),
+            What::Timer(Timer::Short) => opcode::Timeout::new(soon).build(),
+            What::Timer(Timer::Soft) => opcode::Timeout::new(soon)
+                .flags(TimeoutFlags::ETIME_SUCCESS)
+                .build(),
+            What::Timer(Timer::Long) => opcode::Timeout::new(never).build(),
+            What::Deadline(true) => opcode::LinkTimeout::new(soon).build(),
+            What::Deadline(false) => opcode::LinkTimeout::new(never).build(),
+            What::Cancel(target) | What::CancelAll(target) => {
+                opcode::AsyncCancel::new(self.user_data(target)).build()
+            }
+            What::CancelAny => opcode::AsyncCancel2::new(CancelBuilder::any().all()).build(),
+            What::Remove(target) => opcode::TimeoutRemove::new(self.user_data(target)).build(),
+        };
+        let mut entry = entry.user_data(self.user_data(id));
+        let raw = entry.raw_mut();
+        match what {
+            What::Nop(result) => {
+                raw.op_flags |= IORING_NOP_INJECT_RESULT;
+                raw.len = result as u32;
+            }
+            What::NopTw(result) => {
+                raw.op_flags |= IORING_NOP_INJECT_RESULT | IORING_NOP_TW;
+                raw.len = result as u32;
+            }
+            What::CancelAll(_) => raw.op_flags |= IORING_ASYNC_CANCEL_ALL,
+            What::CancelAny => raw.op_flags |= IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY,
+            _ => {}
+        }
+        let mut flags = Flags::empty();
+        match link {
+            Some(LinkFlag::Link) => flags |= Flags::IO_LINK,
+            Some(LinkFlag::Hard) => flags |= Flags::IO_HARDLINK,
+            None => {}
+        }
+        for (set, flag) in [
+            (drain, Flags::IO_DRAIN),
+            (skip, Flags::SKIP_SUCCESS),
+            (worker, Flags::ASYNC),
+        ] {
+            if set {
+                flags |= flag;
+            }
+        }
+        raw.flags |= flags.bits();
+        if group || extended {
+            raw.flags |= IOSQE_HAS_EXT_FLAGS;
+            raw.ext_flags = if group { IOSQE_EXT_SQE_GROUP } else { 0 };
+        }
+        if personality {
+            // It was the first one of its ring.
+            raw.flags |= IOSQE_HAS_EXT_FLAGS;
+            raw.ext_personality = self.session.personality as u8;
+        }
+        match flaw {
+            Some(Flaw::Opcode) => raw.opcode = 0xfe,
+            Some(Flaw::Flag) => raw.flags |= Flags::BUFFER_SELECT.bits(),
+            Some(Flaw::Field) => raw.ioprio = 1,
+            Some(Flaw::Personality) => {
+                raw.flags |= IOSQE_HAS_EXT_FLAGS;
+                raw.ext_personality = 77;
+            }
+            Some(Flaw::ExtFlag) => {
+                raw.flags |= IOSQE_HAS_EXT_FLAGS;
+                raw.ext_flags |= 0x20;
+            }
+            Some(Flaw::Prep) => raw.op_flags |= 1 << 31,
+            None => {}
+        }
+        Ok(entry)
+    }
+
+    fn submit(&mut self, step: u32, ops: &[Op], other: bool, hole: Option<u8>) -> Result<(), Stop> {
+        let drains = self.program.ops().any(|op| op.drain) || self.case.memory().drains;
+        let entries = ops
+            .iter()
+            .map(|op| self.entry(op))
+            .collect::<io::Result<Vec<_>>>()?;
+        let mut requests: Vec<_> = ops.iter().map(|op| self.request(op, drains)).collect();
+        let hole = hole.map(usize::from).filter(|hole| *hole < ops.len());
+        match hole {
+            // What has no SQE posts nothing. Its number stays unused.
+            Some(hole) => {
+                let rest = requests.split_off(hole);
+                self.case.submit(step, requests, Some(EINVAL));
+                self.case.ignore(rest[..1].to_vec());
+                self.case.submit(step, rest[1..].to_vec(), None);
+            }
+            None => self.case.submit(step, requests, None),
+        }
+
+        let ring = &mut self.session.ring;
+        // SAFETY: Buffers, bytes and timespecs are never freed.
+        unsafe { ring.push(&entries) }?;
+        let index = match hole {
+            Some(hole) => Some((hole, ring.set_sq_index(hole as u32, NO_INDEX)?)),
+            None => None,
+        };
+        let submitted = if other {
+            self.runner.other.submit(ring)
+        } else {
+            ring.submit()
+        };
+        if let Some((hole, index)) = index {
+            // The head is behind all of them now.
+            let behind = (ops.len() - hole) as u32;
+            ring.set_sq_index(behind.wrapping_neg(), index)?;
+        }
+        submitted?;
+        Ok(())
+    }
+
+    fn take(&mut self, step: u32, cqes: Vec<Cqe>) -> Result<(), Stop> {
+        for cqe in cqes {
+            let (serial, id) = (cqe.user_data >> 16, cqe.user_data as u8);
+            match self.program.ops().position(|op| op.id == id) {
+                Some(request) if serial == self.serial() => self.seen.push(Seen {
+                    request,
+                    res: cqe.result,
+                    step,
+                }),
+                _ if self.session.belated(&cqe) => self.belated = true,
+                _ => self.strays.push(cqe),
+            }
+        }
+        if self.strays.is_empty() {
+            Ok(())
+        } else {
+            Err(rule("C1: a CQE of no request"))
+        }
+    }
+
+    fn reap(&mut self, step: u32) -> Result<(), Stop> {
+        let cqes = self.session.ring.arrived();
+        self.take(step, cqes)
+    }
+
+    fn execute(&mut self) -> Result<(), Stop> {
+        let program = self.program;
+        for (step, what) in program.steps.iter().enumerate() {
+            let step = step as u32;
+            match what {
+                Step::Submit { ops, other, hole } => self.submit(step, ops, *other, *hole)?,
+                Step::Feed(pipe) => self.feed(*pipe, 1)?,
+                Step::Hangup(pipe) => self.pipe(*pipe)?.write = None,
+                Step::Reap => self.reap(step)?,
+                Step::SyncCancel(target) => self.sync_cancel(step, *target),
+            }
+        }
+        let (quiet, end) = self.last_steps();
+        self.reap(quiet)?;
+        if program.end == End::Close {
+            return match self.case.accept(&self.seen) {
+                Err(rejection) if !rejection.lacking => Err(rule(rejection.rule)),
+                _ => Ok(()),
+            };
+        }
+        self.strike(quiet)?;
+        self.bring_to_end(end)?;
+        if let Err(cqes) = self.session.ring.quiet() {
+            self.take(end, cqes)?;
+            self.judge().map_err(|rejection| rule(rejection.rule))?;
+        }
+        self.marks()
+    }
+
+    /// Waits for deadlines that strike by themselves, as long as nothing else ends what they are for.
+    fn strike(&mut self, step: u32) -> Result<(), Stop> {
+        let start = Instant::now();
+        while self.case.overdue(&self.seen, step).is_some() {
+            if start.elapsed() > self.runner.patience {
+                return Err(rule("X4: a deadline does not strike"));
+            }
+            self.wait();
+            self.reap(step)?;
+        }
+        Ok(())
+    }
+
+    fn judge(&self) -> Result<(), model::accept::Rejection> {
+        self.case.accept(&self.seen)
+    }
+
+    fn bring_to_end(&mut self, end: u32) -> Result<(), Stop> {
+        let pipes: Vec<_> = self.pipes.keys().copied().collect();
+        for pipe in pipes {
+            if self.program.end == End::Hangup {
+                self.pipe(pipe)?.write = None;
+            } else {
+                // One more, for those who only look whether there is something.
+                let readers = self.program.ops().filter(|op| op.pipe() == Some(pipe));
+                let readers = readers.count();
+                self.feed(pipe, readers + 1)?;
+            }
+        }
+        let timers = self
+            .program
+            .ops()
+            .any(|op| op.what == What::Timer(Timer::Long) && !self.program.mode.is_iopoll());
+        if timers {
+            self.case.outside.push(Outside {
+                step: end,
+                cancel: Cancel {
+                    target: Target::Timers,
+                    counts: true,
+                },
+                ret: 0,
+            });
+        }
+        let start = Instant::now();
+        let mut wrong: Option<Instant> = None;
+        loop {
+            if timers {
+                // Those that have not begun do so when others have gone.
+                let _ = self.session.ring.sync_cancel(&SyncCancel {
+                    flags: IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_OP,
+                    opcode: opcode::Timeout::CODE,
+                    ..SyncCancel::default()
+                });
+            }
+            self.reap(end)?;
+            match self.judge() {
+                Ok(()) => return Ok(()),
+                Err(rejection) => {
+                    let since = wrong.get_or_insert_with(Instant::now);
+                    if rejection.lacking {
+                        wrong = None;
+                        if start.elapsed() > self.runner.patience {
+                            return Err(rule(rejection.rule));
+                        }
+                    } else if since.elapsed() > CONFIRM {
+                        return Err(rule(rejection.rule));
+                    }
+                }
+            }
+            self.wait();
+        }
+    }
+
+    /// For a CQE, but not for long.
+    fn wait(&mut self) {
+        const MOMENT: Duration = Duration::from_millis(2);
+        if self.program.mode.is_iopoll() {
+            thread::sleep(Duration::from_micros(50));
+        } else {
+            // That the time is up is as good.
+            let _ = self.session.ring.wait_for(1, MOMENT);
+        }
+    }
+
+    fn feed(&mut self, pipe: u8, count: usize) -> Result<(), Stop> {
+        if let Some(write) = &mut self.pipe(pipe)?.write {
+            write.write_all(&vec![b'x'; count])?;
+        }
+        Ok(())
+    }
+
+    fn sync_cancel(&mut self, step: u32, target: u8) {
+        let ret = self.session.ring.sync_cancel(&SyncCancel {
+            user_data: self.user_data(target),
+            ..SyncCancel::default()
+        });
+        let ret = match ret {
+            Ok(count) => count as i32,
+            Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+        };
+        self.case.outside.push(Outside {
+            step,
+            cancel: Cancel {
+                target: Target::Request(self.number(target)),
+                counts: false,
+            },
+            ret,
+        });
+    }
+
+    /// The numbers that were written, in their order.
+    fn marks(&mut self) -> Result<(), Stop> {
+        if !self.program.ops().any(|op| op.what == What::Write) {
+            return Ok(());
+        }
+        let mut left: libc::c_int = 0;
+        // SAFETY: FIONREAD writes one int.
+        if unsafe { libc::ioctl(self.marks.0.as_raw_fd(), libc::FIONREAD, &mut left) } != 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+        let mut bytes = vec![0; left as usize];
+        self.marks.0.read_exact(&mut bytes)?;
+        let marks: Vec<_> = bytes.into_iter().map(|id| self.number(id)).collect();
+        self.case
+            .written(&self.seen, &marks)
+            .map_err(|rejection| rule(rejection.rule))
+    }
+
+    /// Gives the ring back, or closes it and sees that all goes that its requests held.
+    fn close(mut self) -> Result<Option<Session>, Failure> {
+        if self.program.end != End::Close {
+            // What looks for CQEs at the end has ended a group that was cut.
+            self.session.memory = Memory {
+                cut: false,
+                ..self.case.memory()
+            };
+            if self.belated {
+                self.session.past.iter().try_for_each(Past::judge)?;
+            }
+            self.session.past.push(Past {
+                program: self.program.clone(),
+                case: self.case,
+                seen: self.seen,
+                _pipes: self.pipes,
+                _marks: self.marks,
+            });
+            return Ok(Some(self.session));
+        }
+        let failure = self.failure("X5: a closed ring holds a file".to_owned());
+        let Self {
+            session,
+            pipes,
+            runner,
+            ..
+        } = self;
+        drop(session);
+        let start = Instant::now();
+        for Pipe { read, write } in pipes.into_values() {
+            drop(read);
+            let Some(write) = write else { continue };
+            let mut poll = libc::pollfd {
+                fd: write.as_raw_fd(),
+                events: 0,
+                revents: 0,
+            };
+            while poll.revents & libc::POLLERR == 0 {
+                if start.elapsed() > runner.patience {
+                    return Err(failure);
+                }
+                // SAFETY: One element.
+                unsafe { libc::poll(&mut poll, 1, 20) };
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Program {
+    /// Runs the program in a ring of its own, as a test: panics if the model does not accept what
+    /// comes of it, and is skipped where there are no groups.
+    ///
+    /// # Panics
+    ///
+    /// See above.
+    #[track_caller]
+    pub fn check(&self) {
+        if !Support::query().is_ok_and(|support| support.groups()) {
+            crate::skip!("the kernel has no SQE groups");
+        }
+        let failure = Runner::new()
+            .unwrap_or_else(|error| panic!("cannot begin: {error}"))
+            .alone(self);
+        if let Err(Failure { rule, details, .. }) = failure {
+            panic!("{rule}\n  {details}");
+        }
+    }
+}

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask fuzz`: random programs on the kernel, judged by the model.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{stderr, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use harness::{
+    fuzz::report::{self as told, Line, Progress},
+    protocol::{Groups, Job, Message, Session, Task, VERSION},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::{
+    build,
+    guest::{self, Program},
+    interrupt,
+    kvm::{self, Accel},
+    log_rules::{Finding, Rules},
+    profile::Profile,
+    progress::{self, say},
+    qemu::{self, Console, Limits, Machine, Watcher},
+    qemu_test::{factor, slowdown},
+    report,
+    run_dir::RunDir,
+    verdict::Verdict,
+};
+
+/// How long it goes on if nothing is said, in seconds.
+const TIME: u64 = 60;
+
+/// Between two lines of progress where there is no terminal.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// How long a guest may say nothing on a bare machine: it waits for what does not
+/// come, and makes small what it has found.
+const SILENCE: Duration = Duration::from_secs(180);
+
+/// Arguments of `cargo xtask fuzz`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "With neither --count nor --time it runs for 60 s. A seed gives the same programs each time; --smp 1 makes them run in the same order too, but for time-outs.\n\nExit status: 0 nothing was found, 1 a program is not accepted, 3 the kernel complained or died, 4 the guest was lost, 5 infrastructure error (nothing is known), 130 interrupted."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    options: build::Options,
+    /// Where to begin. Default: the time.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Run so many programs.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Run for so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    time: Option<u64>,
+    /// Which kernel: a profile in ci/config.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    profile: Profile,
+    /// Boot this bzImage instead of building one.
+    #[arg(long, value_name = "BZIMAGE")]
+    kernel: Option<PathBuf>,
+    /// How the guest is executed.
+    #[arg(long, value_enum, default_value_t)]
+    accel: kvm::Choice,
+    /// Processors of the guest.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
+    smp: u32,
+    /// Memory of the guest in MiB. Default: 1024, with KASAN or KCSAN 2048.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..))]
+    mem: Option<u32>,
+    /// Write the results into this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Multiply every time-out by this.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
+    timeout_scale: f64,
+}
+
+/// Runs `cargo xtask fuzz`.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    match execute(&args) {
+        Ok(code) => Ok(code),
+        // 1 would say that something was found.
+        Err(error) => {
+            progress::line(format_args!("error: {error:#}"));
+            Ok(Verdict::Infrastructure.into())
+        }
+    }
+}
+
+/// The results, for `--json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    verdict: Verdict,
+    profile: &'a str,
+    seed: u64,
+    smp: u32,
+    accel: Accel,
+    progress: Progress,
+    programs_per_second: f64,
+    found: Option<&'a Line>,
+    causes: &'a str,
+}
+
+/// What the guest has told, and what one sees of it.
+struct Live {
+    /// The beginning of a line.
+    partial: String,
+    last: Progress,
+    found: Option<Line>,
+    /// Lines that are none of ours: the program's last words.
+    other: String,
+    bar: Option<ProgressBar>,
+    spoke: Instant,
+    shrinking: bool,
+}
+
+fn rate(progress: &Progress) -> f64 {
+    progress.programs as f64 * 1000.0 / (progress.ms.max(1) as f64)
+}
+
+fn state(progress: &Progress) -> String {
+    format!(
+        "{} programs, {} SQEs, {} groups, {:.0} programs/s",
+        progress.programs,
+        progress.sqes,
+        progress.groups,
+        rate(progress)
+    )
+}
+
+impl Live {
+    fn new() -> Self {
+        let bar = stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            let style =
+                ProgressStyle::with_template("{prefix:>12.bold.green} {spinner} {elapsed} {msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner());
+            bar.set_style(style);
+            bar.set_prefix("Fuzzing");
+            bar.set_message("booting");
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self {
+            partial: String::new(),
+            last: Progress::default(),
+            found: None,
+            other: String::new(),
+            bar,
+            spoke: Instant::now(),
+            shrinking: false,
+        }
+    }
+
+    fn line(&self, verb: &str, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(verb, text)),
+            None => say(verb, text),
+        }
+    }
+
+    fn take(&mut self, text: &str) {
+        self.partial += text;
+        while let Some((line, rest)) = self.partial.split_once('\n') {
+            let (line, rest) = (line.to_owned(), rest.to_owned());
+            self.partial = rest;
+            match serde_json::from_str(&line) {
+                Ok(line) => self.told(line),
+                Err(_) => {
+                    self.other += &line;
+                    self.other.push('\n');
+                }
+            }
+        }
+    }
+
+    fn told(&mut self, line: Line) {
+        match &line {
+            Line::Progress(progress) => {
+                self.last = *progress;
+                if let Some(bar) = &self.bar {
+                    bar.set_message(state(progress));
+                }
+                return;
+            }
+            Line::Found { progress, rule } => {
+                self.last = *progress;
+                self.line("Found", &format!("{rule} ({})", state(progress)));
+                self.shrinking = true;
+                if let Some(bar) = &self.bar {
+                    bar.set_message("making it small");
+                }
+            }
+            Line::Shrunk { .. } | Line::Hangs { .. } => self.shrinking = false,
+        }
+        self.found = Some(line);
+    }
+}
+
+impl Watcher for Live {
+    fn message(&mut self, message: &Message, _session: &Session) {
+        match message {
+            Message::Begin { kernel, cpus, .. } => {
+                self.line("Booted", &format!("{kernel}, {cpus} CPUs"));
+            }
+            Message::Output { text } => self.take(text),
+            _ => {}
+        }
+    }
+
+    fn finding(&mut self, finding: &Finding) {
+        self.line("Kernel", &report::headline(finding));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.line("Note", text);
+    }
+
+    fn tick(&mut self, _session: &Session) {
+        if self.bar.is_none() && self.spoke.elapsed() >= EVERY {
+            self.spoke = Instant::now();
+            if self.shrinking {
+                say("Shrinking", "the program that was found");
+            } else {
+                say("Fuzzing", state(&self.last));
+            }
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// The command that does the same again, from `seed` on.
+fn reproduction(args: &Args, seed: u64, count: Option<u64>) -> String {
+    let mut words: Vec<String> = ["cargo", "xtask", "fuzz"].map(str::to_owned).to_vec();
+    let mut option = |name: &str, value: &dyn std::fmt::Display| {
+        words.extend([name.to_owned(), value.to_string()]);
+    };
+    option("--profile", &args.profile.name());
+    if let Some(kernel) = &args.kernel {
+        option("--kernel", &kernel.display());
+    }
+    option("--smp", &args.smp);
+    option("--seed", &seed);
+    if let Some(count) = count {
+        option("--count", &count);
+    }
+    let words: Vec<_> = words.into_iter().map(Into::into).collect();
+    qemu::quoted(&words)
+}
+
+fn execute(args: &Args) -> Result<ExitCode> {
+    qemu::check()?;
+    let rules = Rules::load()?;
+    let (bzimage, config) = match &args.kernel {
+        Some(kernel) => {
+            guest::check_image(kernel)?;
+            (kernel.clone(), guest::config_beside(kernel))
+        }
+        None => {
+            let kernel = build::ensure_kernel(args.profile.clone(), &args.options)?;
+            (kernel.bzimage, Some(kernel.config))
+        }
+    };
+    let config = config
+        .map(fs::read_to_string)
+        .transpose()
+        .context("cannot read the kernel's configuration")?
+        .unwrap_or_default();
+    let built = guest::build(&[Program::Init, Program::Fuzz])?;
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.context("the clock is before 1970")?.as_secs()
+        }
+    };
+    let seconds = match (args.count, args.time) {
+        (None, None) => TIME,
+        (_, time) => time.unwrap_or(0),
+    };
+
+    let (accels, obstacle) = kvm::candidates(args.accel);
+    if let Some(why) = obstacle {
+        say("Note", format!("TCG instead of KVM: {why}"));
+    }
+    let slow = |accel: Accel| slowdown(accel, &config, args.timeout_scale);
+    let task = told::Task {
+        seed,
+        count: args.count.unwrap_or(0),
+        seconds,
+    };
+    let task = serde_json::to_string(&task).context("cannot encode the task")?;
+    let dir = RunDir::create("fuzz")?;
+    let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
+    guest::pack(
+        &dir,
+        &built,
+        &[],
+        &Job {
+            version: VERSION,
+            task: Task::Program {
+                argv: vec![Program::Fuzz.path(), task],
+            },
+            groups: Groups::Required,
+            disk: false,
+            slowdown: accels.iter().copied().map(slow).max().unwrap_or(1),
+        },
+    )?;
+    let machine = Machine {
+        kernel: bzimage,
+        smp: args.smp,
+        mem_mib: args.mem.unwrap_or_else(|| guest::memory(&config)),
+        disk: None,
+        console: Console::File,
+    };
+    say(
+        "Running",
+        format!(
+            "random programs on {} from seed {seed} in {}",
+            args.profile,
+            dir.path().display()
+        ),
+    );
+    let mut live = Live::new();
+    let run = qemu::run(
+        &machine,
+        &dir,
+        &accels,
+        |accel| Limits {
+            boot: Duration::from_secs(30) * slow(accel),
+            silence: SILENCE * slow(accel),
+            power_off: Duration::from_secs(20) * slow(accel),
+        },
+        &rules,
+        &guard,
+        &mut live,
+    )?;
+    let last = live.last;
+    let (found, other) = (live.found.take(), std::mem::take(&mut live.other));
+    drop(live);
+    if run.interrupted {
+        progress::line(format_args!("interrupted after {}", state(&last)));
+        return Ok(interrupt::STATUS.into());
+    }
+
+    let verdict = report::evidence(&run).judge();
+    let causes = report::causes(&run, verdict, dir.path());
+    let mut text = other;
+    text += &causes;
+    // Writing to a String does not fail.
+    let again = |text: &mut String, seed, count, what: &str| {
+        let command = reproduction(args, seed, count);
+        let _ = writeln!(text, "{what}:\n    {command}\n");
+    };
+    match &found {
+        Some(Line::Shrunk {
+            rule,
+            source,
+            sqes,
+            seed,
+            count,
+            alone,
+        }) => {
+            let _ = writeln!(text, "not accepted: {rule}");
+            let how = if *alone {
+                format!("as small as it gets, {sqes} SQEs")
+            } else {
+                "as it was found: it does not fail in a ring of its own".to_owned()
+            };
+            let _ = writeln!(
+                text,
+                "{how}; to be pasted into harness/tests/group/fuzz.rs:\n\n{source}"
+            );
+            again(&mut text, *seed, Some(*count), "To find it again");
+        }
+        Some(Line::Hangs { source, seed }) => {
+            let _ = writeln!(text, "a program does not come to an end:\n\n{source}");
+            again(&mut text, *seed, None, "To find it again");
+        }
+        Some(Line::Found { rule, .. }) => {
+            let _ = writeln!(text, "not accepted: {rule}");
+            again(&mut text, last.seed, None, "To find it again");
+        }
+        _ if verdict != Verdict::Passed => {
+            again(&mut text, last.seed, None, "To run from there again");
+        }
+        _ => {}
+    }
+    let _ = writeln!(
+        text,
+        "{} on {}, {}, {} CPUs, seeds {seed} to {}: {} in {:.1} s",
+        verdict.words(),
+        args.profile,
+        run.accel.name(),
+        args.smp,
+        last.seed,
+        state(&last),
+        run.elapsed.as_secs_f64()
+    );
+    let advice = report::advice(&run, verdict);
+    // What is said of failures is about tests.
+    if verdict != Verdict::Failed && !advice.is_empty() {
+        let _ = writeln!(text, "{advice}");
+    }
+    let failed = u32::from(verdict != Verdict::Passed);
+    let passed = u32::try_from(last.programs).unwrap_or(u32::MAX);
+    text += &report::closing(passed, failed, 0);
+    report::print(&text);
+    if let Some(path) = &args.json {
+        let json = serde_json::to_vec_pretty(&Report {
+            verdict,
+            profile: args.profile.name(),
+            seed,
+            smp: args.smp,
+            accel: run.accel,
+            progress: last,
+            programs_per_second: rate(&last),
+            found: found.as_ref(),
+            causes: &causes,
+        })
+        .context("cannot encode the results")?;
+        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(verdict.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live() -> Live {
+        let mut live = Live::new();
+        live.bar = None;
+        live
+    }
+
+    #[test]
+    fn lines_arrive_in_pieces() {
+        let mut live = live();
+        live.take("{\"kind\":\"progress\",\"programs\":5,\"sqes\":9,");
+        live.take("\"groups\":2,\"seed\":7,\"ms\":1000}\nthread panicked");
+        assert_eq!(live.last.programs, 5);
+        assert_eq!(live.other, "");
+        live.take(" at\n");
+        assert_eq!(live.other, "thread panicked at\n");
+        assert_eq!(
+            state(&live.last),
+            "5 programs, 9 SQEs, 2 groups, 5 programs/s"
+        );
+    }
+
+    #[test]
+    fn the_last_word_on_a_program_counts() {
+        let mut live = live();
+        for line in [
+            Line::Found {
+                progress: Progress::default(),
+                rule: "C2: first".to_owned(),
+            },
+            Line::Shrunk {
+                rule: "C2: then".to_owned(),
+                source: String::new(),
+                sqes: 1,
+                seed: 1,
+                count: 1,
+                alone: true,
+            },
+        ] {
+            let text = serde_json::to_string(&line).unwrap() + "\n";
+            live.take(&text);
+        }
+        assert!(matches!(&live.found, Some(Line::Shrunk { rule, .. }) if rule == "C2: then"));
+        assert!(!live.shrinking);
+    }
+
+    #[test]
+    fn a_reproduction_is_a_command_that_is_understood() {
+        use clap::Parser as _;
+
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+
+        let args = Line::parse_from(["", "--smp", "1", "--profile", "debug", "--time", "9"]).args;
+        let command = reproduction(&args, 12, Some(30));
+        let words = command.split(' ').skip(2);
+        let again = Line::parse_from(words).args;
+        assert_eq!(
+            (again.seed, again.count, again.time),
+            (Some(12), Some(30), None)
+        );
+        assert_eq!((again.smp, again.profile), (1, args.profile));
+    }
+}
