@@ -134,6 +134,16 @@ pub struct Rejection {
     pub lacking: bool,
 }
 
+/// How the element before has left things for an element.
+#[derive(Clone, Copy)]
+struct Start {
+    /// It cannot begin earlier.
+    since: Step,
+    /// It goes with the one before it, which was cancelled as it waited for a worker in this step.
+    /// Today that is so in spite of HARDLINK.
+    stopped: Option<Step>,
+}
+
 /// As far as an explanation got.
 struct Tried {
     rejection: Rejection,
@@ -471,7 +481,11 @@ impl View<'_> {
         if chain.rest {
             return walk.rest();
         }
-        walk.element(0, Rules::new(), 0, submission.step)
+        let start = Start {
+            since: submission.step,
+            stopped: None,
+        };
+        walk.element(0, Rules::new(), 0, start)
             .map_err(|tried| tried.rejection)
     }
 
@@ -711,7 +725,12 @@ impl Walk<'_> {
 
     /// How a request that was issued ended: with which result, whether links treat it as failed,
     /// and when at the earliest.
-    fn ending(&self, local: usize, struck: Option<Step>) -> Result<Ending, Rejection> {
+    fn ending(
+        &self,
+        local: usize,
+        struck: Option<Step>,
+        stopped: Option<Step>,
+    ) -> Result<Ending, Rejection> {
         let request = self.request(local);
         let Some(cqe) = self.own(local) else {
             // It skips its CQE, so links do not treat it as failed.
@@ -729,8 +748,9 @@ impl Walk<'_> {
             .endings
             .iter()
             .filter(|ending| ending.res == cqe.res);
-        let stopped = struck.filter(|_| request.stops && is_cancelled(cqe.res));
-        let stopped = stopped.map(|from| Ending {
+        let struck = struck.filter(|_| request.stops && is_cancelled(cqe.res));
+        let stopped = stopped.filter(|_| cqe.res == ECANCELED);
+        let stopped = struck.into_iter().chain(stopped).map(|from| Ending {
             res: cqe.res,
             fails: true,
             from,
@@ -772,8 +792,14 @@ impl Walk<'_> {
         Err(broken(last, self.id(local)))
     }
 
-    /// Explains an element and all behind it, from CQE `next` on. It cannot begin before `since`.
-    fn element(&self, element: usize, rules: Rules, next: usize, since: Step) -> Result<(), Tried> {
+    /// Explains an element and all behind it, from CQE `next` on.
+    fn element(
+        &self,
+        element: usize,
+        rules: Rules,
+        next: usize,
+        start: Start,
+    ) -> Result<(), Tried> {
         let program = self.program();
         if element == program.elements.len() {
             return self.end(rules, next);
@@ -789,7 +815,7 @@ impl Walk<'_> {
         let mut furthest: Option<Tried> = None;
 
         for guess in guesses {
-            let tried = self.guess(element, rules, next, since, struck, guess);
+            let tried = self.guess(element, rules, next, start, struck, guess);
             let Err(tried) = tried else {
                 return Ok(());
             };
@@ -811,13 +837,13 @@ impl Walk<'_> {
         element: usize,
         mut rules: Rules,
         mut next: usize,
-        since: Step,
+        start: Start,
         struck: Option<Step>,
         guess: Option<usize>,
     ) -> Result<(), Tried> {
         let program = self.program();
         let until = self
-            .begin(element, &mut rules, since, struck, guess)
+            .begin(element, &mut rules, start, struck, guess)
             .map_err(|rejection| Tried {
                 // What comes next can't begin, and nothing says that it has.
                 rejection: match self.cqes.get(next) {
@@ -846,18 +872,22 @@ impl Walk<'_> {
         &self,
         element: usize,
         rules: &mut Rules,
-        since: Step,
+        start: Start,
         struck: Option<Step>,
         guess: Option<usize>,
-    ) -> Result<Step, Rejection> {
+    ) -> Result<Start, Rejection> {
         let program = self.program();
         let head = program.head(element);
+        let Start { since, stopped } = start;
 
         if rules.is_kept(program, head) {
             for local in program.requests(element) {
                 self.fail(rules, local)?;
             }
-            return Ok(since);
+            return Ok(Start {
+                since,
+                stopped: None,
+            });
         }
         let begins = |local: usize, since: Step, rule: Broken| match self.own(local) {
             Some(cqe) if cqe.step < since => Err(broken(rule, self.id(local))),
@@ -868,7 +898,8 @@ impl Walk<'_> {
 
         rules.issue(program, head).map_err(named(head))?;
         begins(head, since, "I5: before the element before it can be done")?;
-        let led = self.ending(head, either(struck, self.request_struck(head)))?;
+        let by_itself = either(struck, self.request_struck(head));
+        let led = self.ending(head, by_itself, stopped)?;
         rules
             .complete(program, head, led.res, led.fails)
             .map_err(named(head))?;
@@ -883,7 +914,7 @@ impl Walk<'_> {
             let by_itself = self.request_struck(local);
             let cancelled = self.own(local).is_some_and(|cqe| cqe.res == ECANCELED);
             if !rules.is_kept(program, local) {
-                let ending = self.ending(local, either(struck, by_itself));
+                let ending = self.ending(local, either(struck, by_itself), None);
                 let held = ending.is_err() && cancelled && by_itself.is_some();
                 if !held {
                     rules.issue(program, local).map_err(named(local))?;
@@ -904,7 +935,12 @@ impl Walk<'_> {
                 .map_err(named(local))?;
             until = until.max(ending.from);
         }
-        Ok(until)
+        let waited = self.request(head).stops && !self.request(head).inline;
+        let alone = program.members(element).is_empty() && led.res == ECANCELED;
+        Ok(Start {
+            since: until,
+            stopped: either(stopped, by_itself.filter(|_| waited)).filter(|_| alone),
+        })
     }
 
     fn post(&self, rules: &mut Rules, local: usize, res: i32) -> Result<(), Broken> {

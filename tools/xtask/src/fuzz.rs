@@ -20,10 +20,14 @@ use serde::Serialize;
 
 use crate::{
     build,
-    guest::{self, Program},
+    guest::{self, Built, Program},
     interrupt,
     kvm::{self, Accel},
     log_rules::{Finding, Rules},
+    mistakes::{
+        list,
+        workshop::{Source, Workshop},
+    },
     profile::Profile,
     progress::{self, say},
     qemu::{self, Console, Limits, Machine, Watcher},
@@ -75,6 +79,16 @@ pub(crate) struct Args {
     /// Memory of the guest in MiB. Default: 1024, with KASAN or KCSAN 2048.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..))]
     mem: Option<u32>,
+    /// Put each of these mistakes of ci/mistakes.toml into the kernel, and see that it is found. May
+    /// be repeated.
+    #[arg(long, value_name = "REGEX")]
+    mistake: Vec<String>,
+    /// With --mistake: put it into this tree, which has the series, and take it out again.
+    #[arg(long, value_name = "DIR", requires_all = ["mistake", "make"])]
+    tree: Option<PathBuf>,
+    /// With --tree: the command that builds it, and leaves the kernel that --kernel names.
+    #[arg(long, value_name = "COMMAND", requires_all = ["tree", "kernel"])]
+    make: Option<String>,
     /// Write the results into this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -85,7 +99,12 @@ pub(crate) struct Args {
 
 /// Runs `cargo xtask fuzz`.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    match execute(&args) {
+    let executed = if args.mistake.is_empty() {
+        execute(&args)
+    } else {
+        find_mistakes(&args)
+    };
+    match executed {
         Ok(code) => Ok(code),
         // 1 would say that something was found.
         Err(error) => {
@@ -97,16 +116,26 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 /// The results, for `--json`.
 #[derive(Serialize)]
-struct Report<'a> {
+struct Report {
+    /// The mistake that is in this kernel.
+    mistake: Option<String>,
     verdict: Verdict,
-    profile: &'a str,
+    profile: String,
     seed: u64,
     smp: u32,
     accel: Accel,
+    /// When it was found, or at the end.
     progress: Progress,
     programs_per_second: f64,
-    found: Option<&'a Line>,
-    causes: &'a str,
+    found: Option<Line>,
+    /// The first rule that found something in the kernel's log.
+    log: Option<String>,
+    causes: String,
+    #[serde(skip)]
+    interrupted: bool,
+    /// What is to be printed.
+    #[serde(skip)]
+    text: String,
 }
 
 /// What the guest has told, and what one sees of it.
@@ -115,6 +144,8 @@ struct Live {
     partial: String,
     last: Progress,
     found: Option<Line>,
+    /// What the kernel complained of first, and when.
+    complaint: Option<(String, Progress)>,
     /// Lines that are none of ours: the program's last words.
     other: String,
     bar: Option<ProgressBar>,
@@ -153,6 +184,7 @@ impl Live {
             partial: String::new(),
             last: Progress::default(),
             found: None,
+            complaint: None,
             other: String::new(),
             bar,
             spoke: Instant::now(),
@@ -217,6 +249,8 @@ impl Watcher for Live {
     }
 
     fn finding(&mut self, finding: &Finding) {
+        self.complaint
+            .get_or_insert_with(|| (finding.rule.clone(), self.last));
         self.line("Kernel", &report::headline(finding));
     }
 
@@ -263,6 +297,12 @@ fn reproduction(args: &Args, seed: u64, count: Option<u64>) -> String {
     qemu::quoted(&words)
 }
 
+/// What to begin with if nothing is said.
+fn seed() -> Result<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    Ok(now.context("the clock is before 1970")?.as_secs())
+}
+
 fn execute(args: &Args) -> Result<ExitCode> {
     qemu::check()?;
     let rules = Rules::load()?;
@@ -276,18 +316,165 @@ fn execute(args: &Args) -> Result<ExitCode> {
             (kernel.bzimage, Some(kernel.config))
         }
     };
+    let built = guest::build(&[Program::Init, Program::Fuzz])?;
+    let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
+    let report = judge(args, bzimage, config, &built, &rules, &guard)?;
+    report::print(&report.text);
+    save(args, std::slice::from_ref(&report))?;
+    if report.interrupted {
+        progress::line(format_args!(
+            "interrupted after {}",
+            state(&report.progress)
+        ));
+        return Ok(interrupt::STATUS.into());
+    }
+    let failed = u32::from(report.verdict != Verdict::Passed);
+    let passed = u32::try_from(report.progress.programs).unwrap_or(u32::MAX);
+    report::print(&report::closing(passed, failed, 0));
+    Ok(report.verdict.into())
+}
+
+fn save(args: &Args, reports: &[Report]) -> Result<()> {
+    let Some(path) = &args.json else {
+        return Ok(());
+    };
+    let json = serde_json::to_vec_pretty(reports).context("cannot encode the results")?;
+    fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// How a mistake was found, and after how many programs.
+fn how(report: &Report) -> String {
+    if report.verdict == Verdict::Passed {
+        return "NOT FOUND".to_owned();
+    }
+    let rule = match (&report.found, &report.log) {
+        (Some(Line::Shrunk { rule, .. } | Line::Found { rule, .. }), _) => rule.as_str(),
+        (Some(Line::Hangs { .. }), _) => "a program does not come to an end",
+        (_, Some(rule)) => rule,
+        _ => report.verdict.words(),
+    };
+    rule.to_owned()
+}
+
+/// `--mistake`: sees that known mistakes are found.
+fn find_mistakes(args: &Args) -> Result<ExitCode> {
+    qemu::check()?;
+    let rules = Rules::load()?;
+    let mistakes = list::select(list::load()?, &args.mistake)?;
+    let built = guest::build(&[Program::Init, Program::Fuzz])?;
+    let source = Source {
+        options: args.options.clone(),
+        profile: args.profile.clone(),
+        tree: args.tree.clone(),
+        make: args.make.clone(),
+        kernel: args.kernel.clone().filter(|_| args.tree.is_some()),
+    };
+    let mut workshop = Workshop::open(&source)?;
+    let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
+    let mut reports = Vec::new();
+    let mut interrupted = false;
+    for (nth, mistake) in mistakes.iter().enumerate() {
+        say(
+            "Mistake",
+            format!("{}/{} {}", nth + 1, mistakes.len(), mistake.name),
+        );
+        let made = match workshop.make(Some(mistake)) {
+            Ok(made) => made,
+            // make got the signal too.
+            Err(_) if guard.requested() => {
+                interrupted = true;
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        let config = guest::config_beside(&made.bzimage);
+        let mut report = judge(args, made.bzimage.clone(), config, &built, &rules, &guard)?;
+        made.undo()?;
+        if report.interrupted {
+            interrupted = true;
+            break;
+        }
+        report.mistake = Some(mistake.name.clone());
+        say(
+            "Result",
+            format!(
+                "{} after {} programs: {}",
+                mistake.name,
+                report.progress.programs,
+                how(&report)
+            ),
+        );
+        reports.push(report);
+        // Each time, so that an interrupted run leaves what it has found out.
+        save(args, &reports)?;
+    }
+    report::print(&table(&reports));
+    let count = |verdict: fn(Verdict) -> bool| {
+        let count = reports.iter().filter(|report| verdict(report.verdict));
+        u32::try_from(count.count()).unwrap_or(u32::MAX)
+    };
+    let unknown = |verdict| verdict == Verdict::Infrastructure;
+    let missed = |verdict| verdict == Verdict::Passed || verdict == Verdict::Infrastructure;
+    let left = u32::try_from(mistakes.len() - reports.len()).unwrap_or(u32::MAX);
+    report::print(&report::closing(
+        count(|verdict| verdict != Verdict::Passed && verdict != Verdict::Infrastructure),
+        count(missed),
+        left,
+    ));
+    Ok(if interrupted {
+        progress::line(format_args!("interrupted"));
+        interrupt::STATUS.into()
+    } else if count(unknown) > 0 {
+        Verdict::Infrastructure.into()
+    } else if count(missed) > 0 {
+        Verdict::Failed.into()
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn table(reports: &[Report]) -> String {
+    let mut rows = vec![["mistake", "programs", "seconds", "found by"].map(str::to_owned)];
+    rows.extend(reports.iter().map(|report| {
+        [
+            report.mistake.clone().unwrap_or_default(),
+            report.progress.programs.to_string(),
+            (report.progress.ms / 1000).to_string(),
+            how(report),
+        ]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let (first, second, third) = (width(0), width(1), width(2));
+    rows.iter().fold(
+        String::new(),
+        |mut text, [mistake, programs, seconds, how]| {
+            // Writing to a String does not fail.
+            let _ = writeln!(
+                text,
+                "{mistake:first$}  {programs:>second$}  {seconds:>third$}  {how}"
+            );
+            text
+        },
+    )
+}
+
+/// Boots a kernel and fuzzes it.
+fn judge(
+    args: &Args,
+    bzimage: PathBuf,
+    config: Option<PathBuf>,
+    built: &[Built],
+    rules: &Rules,
+    guard: &interrupt::Guard,
+) -> Result<Report> {
     let config = config
         .map(fs::read_to_string)
         .transpose()
         .context("cannot read the kernel's configuration")?
         .unwrap_or_default();
-    let built = guest::build(&[Program::Init, Program::Fuzz])?;
     let seed = match args.seed {
         Some(seed) => seed,
-        None => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            now.context("the clock is before 1970")?.as_secs()
-        }
+        None => seed()?,
     };
     let seconds = match (args.count, args.time) {
         (None, None) => TIME,
@@ -306,10 +493,9 @@ fn execute(args: &Args) -> Result<ExitCode> {
     };
     let task = serde_json::to_string(&task).context("cannot encode the task")?;
     let dir = RunDir::create("fuzz")?;
-    let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
     guest::pack(
         &dir,
-        &built,
+        built,
         &[],
         &Job {
             version: VERSION,
@@ -346,17 +532,14 @@ fn execute(args: &Args) -> Result<ExitCode> {
             silence: SILENCE * slow(accel),
             power_off: Duration::from_secs(20) * slow(accel),
         },
-        &rules,
-        &guard,
+        rules,
+        guard,
         &mut live,
     )?;
-    let last = live.last;
     let (found, other) = (live.found.take(), std::mem::take(&mut live.other));
+    let complaint = live.complaint.take();
+    let last = live.last;
     drop(live);
-    if run.interrupted {
-        progress::line(format_args!("interrupted after {}", state(&last)));
-        return Ok(interrupt::STATUS.into());
-    }
 
     let verdict = report::evidence(&run).judge();
     let causes = report::causes(&run, verdict, dir.path());
@@ -417,26 +600,26 @@ fn execute(args: &Args) -> Result<ExitCode> {
     if verdict != Verdict::Failed && !advice.is_empty() {
         let _ = writeln!(text, "{advice}");
     }
-    let failed = u32::from(verdict != Verdict::Passed);
-    let passed = u32::try_from(last.programs).unwrap_or(u32::MAX);
-    text += &report::closing(passed, failed, 0);
-    report::print(&text);
-    if let Some(path) = &args.json {
-        let json = serde_json::to_vec_pretty(&Report {
-            verdict,
-            profile: args.profile.name(),
-            seed,
-            smp: args.smp,
-            accel: run.accel,
-            progress: last,
-            programs_per_second: rate(&last),
-            found: found.as_ref(),
-            causes: &causes,
-        })
-        .context("cannot encode the results")?;
-        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(verdict.into())
+    let (log, progress) = match complaint {
+        Some((rule, progress)) if found.is_none() => (Some(rule), progress),
+        Some((rule, _)) => (Some(rule), last),
+        None => (None, last),
+    };
+    Ok(Report {
+        mistake: None,
+        verdict,
+        profile: args.profile.name().to_owned(),
+        seed,
+        smp: args.smp,
+        accel: run.accel,
+        progress,
+        programs_per_second: rate(&last),
+        found,
+        log,
+        causes,
+        interrupted: run.interrupted,
+        text: if run.interrupted { String::new() } else { text },
+    })
 }
 
 #[cfg(test)]
