@@ -485,8 +485,17 @@ impl View<'_> {
             since: submission.step,
             stopped: None,
         };
+        let mut ids = chain
+            .requests
+            .iter()
+            .map(|number| submission.first + number);
+        let may_come = ids.any(|id| self.cqe(id).is_none());
         walk.element(0, Rules::new(), 0, start)
-            .map_err(|tried| tried.rejection)
+            .map_err(|tried| Rejection {
+                // One that has not come may be why another one has the wrong result.
+                lacking: tried.rejection.lacking || may_come,
+                ..tried.rejection
+            })
     }
 
     /// I4: what drains waits for all that came before it.
@@ -733,7 +742,10 @@ impl Walk<'_> {
     ) -> Result<Ending, Rejection> {
         let request = self.request(local);
         let Some(cqe) = self.own(local) else {
-            // It skips its CQE, so links do not treat it as failed.
+            if !request.asked.skip {
+                return Err(lacking("C1: a CQE is lost", self.id(local)));
+            }
+            // So links do not treat it as failed.
             let fine = |ending: &&Ending| !ending.fails && ending.from != NEVER;
             let fine = request
                 .endings
