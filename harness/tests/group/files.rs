@@ -183,6 +183,31 @@ fn c1_block_device(
         .run(&mut ring, &ops);
 }
 
+/// Writes to one device, one behind the other, reach it as one request: those of a group
+/// as those of a submission.
+#[rstest]
+fn i2_members_are_plugged(#[values(RingMode::Default, RingMode::DeferTaskrun)] mode: RingMode) {
+    const WRITES: usize = 8;
+    let mut ring = ring(mode);
+    let null = NullBlk::new(&[("irqmode", 2), ("completion_nsec", 1_000_000)]);
+    let device = null.open();
+    let block = BLOCK as i32;
+    let buf = Buf::aligned(BLOCK, BLOCK);
+    let writes = || (1..=WRITES).map(|n| write_at(m(n), &device, buf, (n * BLOCK) as u64));
+
+    let before = null.write_merges();
+    let plain = (1..=WRITES).fold(Expect::new(), |expect, n| expect.cqe(m(n), block));
+    plain.run(&mut ring, &writes().collect::<Vec<_>>());
+    let merged = null.write_merges() - before;
+    if merged == 0 {
+        skip!("writes of one submission are not merged either");
+    }
+    Expect::new()
+        .group((L, 0), (1..=WRITES).map(|n| (m(n), block)))
+        .run(&mut ring, &group(nop(L), writes()));
+    assert_eq!(null.write_merges() - before, 2 * merged);
+}
+
 /// A device with room for one request: the others are refused as long as they must not
 /// wait, and are issued again by a worker. They complete once, then. The leader is
 /// refused because of the request beside it, members because of each other.

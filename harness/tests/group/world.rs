@@ -170,6 +170,16 @@ impl NullBlk {
     pub(crate) fn open(&self) -> File {
         open_direct(&self.node)
     }
+
+    /// Writes that were merged with others before the device saw them. The file is
+    /// described in Documentation/block/stat.rst.
+    pub(crate) fn write_merges(&self) -> u64 {
+        let name = self.node.file_name().expect("a device has a name");
+        let stat = Path::new("/sys/block").join(name).join("stat");
+        let stat = std::fs::read_to_string(stat).expect("statistics of the device");
+        let merges = stat.split_whitespace().nth(5).expect("write merges");
+        merges.parse().expect("a number")
+    }
 }
 
 impl Drop for NullBlk {

@@ -206,7 +206,7 @@ pub unsafe extern "C" fn io_group_fail_link(leader: *mut bindings::io_kiocb) {
 /// `req` has completed, and is visited to post its CQE. Returns whether it does.
 ///
 /// A leader does not, and keeps `REQ_F_GROUP` for that to be seen. A member becomes a plain
-/// request, and with it those members of its group that are to be visited next. If the last one of
+/// request, and so may those members of its group that are to be visited next. If the last one of
 /// the group is among them, its leader is visited right behind them, as a plain request too.
 ///
 /// # Safety

@@ -493,36 +493,37 @@ impl Leader {
         }
     }
 
-    /// Accounts for `first`, which has completed, and for those members of the same group that are
-    /// right behind it in the list of requests that have completed. They are plain requests after
-    /// this. Returns the last of them, how many they are, and whether one has failed.
+    /// Takes `first`, a member that has completed, out of the group, and with it those members right
+    /// behind it in the list of requests that have completed which nothing is to be marked for.
+    /// They are plain requests after this. Returns the last of them, how many they are, and
+    /// whether the first one has failed.
     #[inline]
     pub(crate) fn leave(&self, first: Request) -> (Request, u32, bool) {
-        let (mut req, mut nr, mut failed) = (first, 1, false);
-        let mut flags = req.flags();
+        let failed = first.has_failed();
+        let (mut req, mut nr) = (first, 0);
 
+        if failed {
+            req.fail(self.group().is(Mark::Dropped));
+        }
         loop {
-            // An error that does not mark its request is one all the same.
-            if flags & FAIL != 0 || req.has_failed() {
-                failed = true;
-                req.fail(self.group().is(Mark::Dropped));
-            }
             req.change_flags(GROUP, 0);
+            nr += 1;
             // SAFETY: `req` is on the list of requests that have completed, and that is protected
             // by *Locked*. What is on it is live.
-            let next = unsafe {
-                let node = (*req.comp_list()).next;
-                if node.is_null() {
-                    break;
-                }
-                Request::from_comp_list(node)
-            };
-            flags = next.flags();
-            // A request that is to be issued again hasn't completed.
-            if flags & (GROUP | REISSUE) != GROUP || next.leader() != self.as_ptr() {
+            let node = unsafe { (*req.comp_list()).next };
+            if node.is_null() {
                 break;
             }
-            (req, nr) = (next, nr + 1);
+            // SAFETY: as above.
+            let next = unsafe { Request::from_comp_list(node) };
+            // A request that is to be issued again hasn't completed.
+            if next.flags() & (GROUP | REISSUE | FAIL) != GROUP
+                || next.leader() != self.as_ptr()
+                || next.res() < 0
+            {
+                break;
+            }
+            req = next;
         }
         (req, nr, failed)
     }

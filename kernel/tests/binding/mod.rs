@@ -493,22 +493,24 @@ impl World {
             self.set_group(id, self.group(id).lead(outcome, dropped));
             return false;
         }
-        // Leader::leave(): it, and those of its group right behind it.
+        // Leader::leave(): it, and those of its group right behind it that have not failed.
         let leader = self.reqs[usize::from(id)].leader;
-        let (mut behind, mut nr, mut failed) = (at, 0, false);
-        let follows = |world: &Self, &id: &u8| {
-            world.has(id, flag::GROUP) && !world.leads(id) && {
-                world.reqs[usize::from(id)].leader == leader
-            }
-        };
+        let failed = self.has_failed(id);
+        let (mut behind, mut nr) = (at, 0);
 
-        while let Some(id) = self.compl_reqs.get(behind).filter(|id| follows(self, id)) {
-            if self.has_failed(id) {
-                failed = true;
-                self.set_fail(id);
-                if self.group(leader).is(Mark::Dropped) {
-                    self.reqs[usize::from(id)].flags |= flag::CQE_SKIP;
-                }
+        if failed {
+            self.set_fail(id);
+            if self.group(leader).is(Mark::Dropped) {
+                self.reqs[usize::from(id)].flags |= flag::CQE_SKIP;
+            }
+        }
+        while let Some(id) = self.compl_reqs.get(behind) {
+            let follows = self.has(id, flag::GROUP)
+                && !self.leads(id)
+                && self.reqs[usize::from(id)].leader == leader
+                && !self.has_failed(id);
+            if nr > 0 && !follows {
+                break;
             }
             self.reqs[usize::from(id)].flags &= !flag::GROUP;
             (behind, nr) = (behind + 1, nr + 1);
