@@ -29,6 +29,8 @@
 
 mod request;
 pub mod state;
+#[cfg(CONFIG_IO_URING_GROUP_KUNIT_TEST)]
+mod tests;
 
 use core::ptr;
 use kernel::{
