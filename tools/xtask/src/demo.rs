@@ -347,8 +347,9 @@ fn execute(args: Args) -> Result<ExitCode> {
         progress::line(format_args!("interrupted"));
         return Ok(interrupt::STATUS.into());
     }
-    let verdict = report::evidence(&run).judge();
-    let mut text = report::causes(&run, verdict, dir.path());
+    let evidence = report::evidence(&run, &[]);
+    let verdict = evidence.judge();
+    let mut text = report::causes(&run, evidence, dir.path());
     let mut say = |line: &str| {
         text += line;
         text.push('\n');

@@ -196,6 +196,11 @@ impl Rules {
             prefix,
         })
     }
+
+    /// A line without its prefix.
+    fn text<'a>(&self, line: &'a str) -> &'a str {
+        &line[self.prefix.find(line).map_or(0, |prefix| prefix.end())..]
+    }
 }
 
 /// One report in the log.
@@ -315,6 +320,11 @@ impl<'a> Scanner<'a> {
         lines
     }
 
+    /// All lines, without what printk puts before them.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(|line| self.rules.text(line))
+    }
+
     /// The last lines.
     pub(crate) fn tail(&self, count: usize) -> &[String] {
         &self.lines[self.lines.len().saturating_sub(count)..]
@@ -350,7 +360,7 @@ impl<'a> Scanner<'a> {
         } = self;
         let number = lines.len();
         let Some(line) = lines.last() else { return };
-        let text = &line[rules.prefix.find(line).map_or(0, |prefix| prefix.end())..];
+        let text = rules.text(line);
 
         for (expect, seen) in rules.expect.iter().zip(seen) {
             *seen |= expect.pattern.is_match(text);
@@ -559,7 +569,7 @@ mod tests {
             let log: String = clean()
                 .lines()
                 .filter(|line| {
-                    let text = &line[rules.prefix.find(line).map_or(0, |prefix| prefix.end())..];
+                    let text = rules.text(line);
                     !expect.pattern.is_match(text)
                 })
                 .map(|line| format!("{line}\n"))

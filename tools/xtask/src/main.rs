@@ -15,6 +15,8 @@ mod fuzz;
 mod guest;
 mod initramfs;
 mod interrupt;
+mod ktap;
+mod kunit;
 mod kvm;
 mod log_rules;
 mod mistakes;

@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::{
     build, disk,
     guest::{self, Built, Program},
-    interrupt,
+    interrupt, ktap, kunit,
     kvm::{self, Accel},
     log_rules::{Finding, Rules},
     profile::Profile,
@@ -43,6 +43,9 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// After so many failures there is nothing more to learn from the rest.
 const MAX_FAILURES: u32 = 10;
+/// Of a test that was skipped.
+const NO_REASON: &str = "no reason given";
+
 /// So many failures come with the command that repeats them; the rest is in the
 /// files.
 const REPEATED: usize = 10;
@@ -113,6 +116,7 @@ struct Subject {
     config: String,
     /// As given with `--kernel`.
     given: bool,
+    kunit: kunit::Expected,
 }
 
 /// The results of one kernel, for `--json`.
@@ -131,6 +135,8 @@ pub(crate) struct Report {
     skipped: u32,
     not_run: u32,
     tests: Vec<TestResult>,
+    /// What the kernel has tested itself when it booted.
+    kunit: Vec<kunit::TestResult>,
     /// The test that was running when the run ended early.
     interrupted_test: Option<String>,
     pub(crate) findings: Vec<Finding>,
@@ -168,35 +174,92 @@ fn limits(slowdown: u32, test_timeout: Duration) -> Limits {
     }
 }
 
-/// The tests that the filters leave.
-pub(crate) fn select(all: &[String], filters: &[String], exact: bool) -> Result<Vec<String>> {
-    ensure!(!all.is_empty(), "the test binary holds no test");
-    if filters.is_empty() {
-        return Ok(all.to_vec());
-    }
-    let mut patterns = Vec::new();
-    for filter in filters {
-        let pattern = if exact {
-            format!("^{}$", regex::escape(filter))
-        } else {
-            filter.clone()
+/// A `--filter`.
+struct Filter {
+    text: String,
+    pattern: Regex,
+    /// Whether it matches no test for the guest.
+    idle: bool,
+}
+
+/// The tests that are to be run, and those of KUnit that are to count.
+struct Selection {
+    filters: Vec<Filter>,
+    /// Tests for the guest.
+    tests: Vec<String>,
+}
+
+impl Selection {
+    /// Of all tests for the guest. Those of KUnit are known when they have run.
+    fn new(all: &[String], filters: &[String], exact: bool) -> Result<Self> {
+        ensure!(!all.is_empty(), "the test binary holds no test");
+        let filters = filters.iter().map(|text| {
+            let pattern = if exact {
+                format!("^{}$", regex::escape(text))
+            } else {
+                text.clone()
+            };
+            let pattern = Regex::new(&pattern)
+                .with_context(|| format!("--filter {text:?} is no regular expression"))?;
+            Ok(Filter {
+                text: text.clone(),
+                idle: !all.iter().any(|test| pattern.is_match(test)),
+                pattern,
+            })
+        });
+        let mut selection = Self {
+            filters: filters.collect::<Result<_>>()?,
+            tests: Vec::new(),
         };
-        let pattern = Regex::new(&pattern)
-            .with_context(|| format!("--filter {filter:?} is no regular expression"))?;
-        // Every filter: a typo in one of several is as bad as in the only one.
-        ensure!(
-            all.iter().any(|test| pattern.is_match(test)),
-            "no test matches --filter {filter:?}; there are {}, for example {}",
-            all.len(),
-            all[0]
-        );
-        patterns.push(pattern);
+        let taken = all.iter().filter(|test| selection.takes(test));
+        selection.tests = taken.cloned().collect();
+        Ok(selection)
     }
-    Ok(all
-        .iter()
-        .filter(|test| patterns.iter().any(|pattern| pattern.is_match(test)))
-        .cloned()
-        .collect())
+
+    fn takes(&self, test: &str) -> bool {
+        let matches = |filter: &Filter| filter.pattern.is_match(test);
+        self.filters.is_empty() || self.filters.iter().any(matches)
+    }
+
+    /// Refuses filters that can match nothing. Every one: a typo in one of several is as
+    /// bad as in the only one.
+    fn check(&self, all: &[String], expected: &kunit::Expected) -> Result<()> {
+        for Filter { text, idle, .. } in &self.filters {
+            ensure!(
+                !idle || expected.may_match(text),
+                "no test matches --filter {text:?}; there are {}, for example {}",
+                all.len(),
+                all[0]
+            );
+        }
+        Ok(())
+    }
+
+    /// Of the results of KUnit those that count, and a failure for each filter that
+    /// matches nothing at all.
+    fn of_kunit(&self, mut results: Vec<kunit::TestResult>) -> Vec<kunit::TestResult> {
+        let absent = |filter: &&Filter| {
+            let mut names = results.iter().map(|result| &result.test);
+            filter.idle && !names.any(|name| filter.pattern.is_match(name))
+        };
+        let absent: Vec<_> = self
+            .filters
+            .iter()
+            .filter(absent)
+            .map(|filter| kunit::TestResult::absent(&filter.text, &results))
+            .collect();
+        results.retain(|result| self.takes(&result.test));
+        results.extend(absent);
+        results
+    }
+}
+
+/// The tests for the guest that these filters leave.
+pub(crate) fn select(all: &[String], filters: &[String], exact: bool) -> Result<Vec<String>> {
+    let selection = Selection::new(all, filters, exact)?;
+
+    selection.check(all, &kunit::Expected::default())?;
+    Ok(selection.tests)
 }
 
 /// The command that does the same again: for one test, or for all that were chosen.
@@ -342,10 +405,7 @@ impl Watcher for Live {
                     {
                         self.line(
                             "Skipped",
-                            &format!(
-                                "{test}: {}",
-                                skip_reason(output).unwrap_or("no reason given")
-                            ),
+                            &format!("{test}: {}", skip_reason(output).unwrap_or(NO_REASON)),
                         );
                     }
                     Outcome::Skipped => {}
@@ -404,12 +464,23 @@ fn execute(args: &Args) -> Result<ExitCode> {
         guest::check_image(kernel)?;
     }
     let built = guest::build(&[Program::Init, Program::Tests])?;
-    let tests = select(&guest::list_tests(&built)?, &args.filter, args.exact)?;
+    let all = guest::list_tests(&built)?;
+    let selection = Selection::new(&all, &args.filter, args.exact)?;
+    for profile in &args.profile {
+        selection.check(&all, &expected(args, profile)?)?;
+    }
 
     let mut reports = Vec::new();
     for profile in &args.profile {
         let subject = subject(args, profile)?;
-        let report = run_one(args, &subject, &built, &tests, &rules)?;
+        let report = run_one(
+            args,
+            &subject,
+            &built,
+            &selection.tests,
+            |results| selection.of_kunit(results),
+            &rules,
+        )?;
         report::print(&report.text);
         let interrupted = report.interrupted;
         reports.push(report);
@@ -444,6 +515,21 @@ fn execute(args: &Args) -> Result<ExitCode> {
     Ok(verdict.into())
 }
 
+/// What the kernel of a profile should test itself. One that is built has what its profile
+/// asks for, or the build fails.
+fn expected(args: &Args, profile: &Profile) -> Result<kunit::Expected> {
+    let config = args.kernel.as_deref().and_then(guest::config_beside);
+    let config = config.as_deref().map(read).transpose()?;
+    Ok(kunit::Expected::new(
+        &build::request(profile)?,
+        config.as_deref(),
+    ))
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 fn subject(args: &Args, profile: &Profile) -> Result<Subject> {
     let (bzimage, config, given) = match &args.kernel {
         Some(kernel) => (kernel.clone(), guest::config_beside(kernel), true),
@@ -453,12 +539,11 @@ fn subject(args: &Args, profile: &Profile) -> Result<Subject> {
         }
     };
     let config = match config {
-        Some(path) => {
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?
-        }
+        Some(path) => read(&path)?,
         None => String::new(),
     };
     Ok(Subject {
+        kunit: expected(args, profile)?,
         profile: profile.clone(),
         bzimage,
         config,
@@ -466,7 +551,8 @@ fn subject(args: &Args, profile: &Profile) -> Result<Subject> {
     })
 }
 
-/// Boots the kernel that `--kernel` names and judges it, without a word on the result.
+/// Boots the kernel that `--kernel` names and judges it by these tests, without a word on the
+/// result.
 pub(crate) fn judge(args: &Args, built: &[Built], tests: &[String]) -> Result<Report> {
     let profile = args.profile.first().context("no profile")?;
     run_one(
@@ -474,6 +560,7 @@ pub(crate) fn judge(args: &Args, built: &[Built], tests: &[String]) -> Result<Re
         &subject(args, profile)?,
         built,
         tests,
+        |_| Vec::new(),
         &Rules::load()?,
     )
 }
@@ -491,6 +578,7 @@ fn run_one(
     subject: &Subject,
     built: &[Built],
     tests: &[String],
+    of_kunit: impl FnOnce(Vec<kunit::TestResult>) -> Vec<kunit::TestResult>,
     rules: &Rules,
 ) -> Result<Report> {
     let (accels, obstacle) = kvm::candidates(args.accel);
@@ -564,8 +652,25 @@ fn run_one(
     )?;
     drop(live);
 
-    let verdict = report::evidence(&run).judge();
-    let mut report = summarize(args, subject, &run, verdict, total, mem_mib, dir.path());
+    // After Ctrl-C nobody knows what would have come.
+    let kunit = if run.interrupted {
+        Vec::new()
+    } else {
+        let ktap = ktap::parse(run.scanner.texts());
+        of_kunit(kunit::results(ktap, &subject.kunit))
+    };
+    if !kunit.is_empty() {
+        let (passed, failed, skipped) = kunit::count(&kunit);
+        say(
+            "KUnit",
+            format!("{passed} passed, {failed} failed, {skipped} skipped, when it booted"),
+        );
+        for test in kunit.iter().filter(|test| test.outcome == Outcome::Skipped) {
+            let why = skip_reason(&test.output).unwrap_or(NO_REASON);
+            say("Skipped", format!("{}: {why}", test.test));
+        }
+    }
+    let mut report = summarize(args, subject, &run, kunit, total, mem_mib, dir.path());
     report.text = in_words(args, subject, &run, &report);
     Ok(report)
 }
@@ -574,16 +679,18 @@ fn summarize(
     args: &Args,
     subject: &Subject,
     run: &Run<'_>,
-    verdict: Verdict,
+    kunit: Vec<kunit::TestResult>,
     total: u32,
     mem_mib: u32,
     dir: &Path,
 ) -> Report {
+    let evidence = report::evidence(run, &kunit);
     let session = &run.session;
     let interrupted_test = session.running().map(str::to_owned);
     let (passed, failed, skipped) = count(run);
+    let own = kunit::count(&kunit);
     Report {
-        verdict,
+        verdict: evidence.judge(),
         profile: subject.profile.to_string(),
         kernel: subject.bzimage.clone(),
         uname: session.guest.as_ref().map(|guest| guest.kernel.clone()),
@@ -591,21 +698,22 @@ fn summarize(
         smp: args.smp,
         mem_mib,
         seconds: run.elapsed.as_secs_f64(),
-        passed,
-        failed,
-        skipped,
+        passed: passed + own.0,
+        failed: failed + own.1,
+        skipped: skipped + own.2,
         not_run: total.saturating_sub(passed + failed + skipped),
         tests: session.results.clone(),
+        kunit,
         interrupted_test,
         findings: run.scanner.findings().to_vec(),
-        causes: report::causes(run, verdict, dir),
+        causes: report::causes(run, evidence, dir),
         directory: dir.to_owned(),
         interrupted: run.interrupted,
         text: String::new(),
     }
 }
 
-/// How many tests passed, failed and were skipped, all things considered: one that
+/// How many tests in the guest passed, failed and were skipped, all things considered: one that
 /// took the guest with it has failed, and so has one that made the kernel complain,
 /// whatever it says itself.
 fn count(run: &Run<'_>) -> (u32, u32, u32) {
@@ -631,6 +739,11 @@ fn count(run: &Run<'_>) -> (u32, u32, u32) {
 /// The tests that failed, each once, in the order in which they ran.
 pub(crate) fn failures(report: &Report) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
+    let own = report
+        .kunit
+        .iter()
+        .filter(|test| test.outcome == Outcome::Failed)
+        .map(|test| test.test.as_str());
     let failed = report
         .tests
         .iter()
@@ -640,7 +753,8 @@ pub(crate) fn failures(report: &Report) -> Vec<&str> {
         .findings
         .iter()
         .filter_map(|finding| finding.test.as_deref());
-    for name in failed
+    for name in own
+        .chain(failed)
         .chain(report.interrupted_test.as_deref())
         .chain(complained)
     {
@@ -653,6 +767,17 @@ pub(crate) fn failures(report: &Report) -> Vec<&str> {
 
 fn in_words(args: &Args, subject: &Subject, run: &Run<'_>, report: &Report) -> String {
     let mut text = String::new();
+    for test in &report.kunit {
+        if test.outcome == Outcome::Failed {
+            // Writing to a String does not fail.
+            let _ = writeln!(
+                text,
+                "---- {} failed\n{}\n",
+                test.test,
+                test.output.trim_end()
+            );
+        }
+    }
     for test in &report.tests {
         let what = match test.outcome {
             Outcome::Failed => "failed",
@@ -727,6 +852,10 @@ fn table(report: &Report, names: &[&str]) -> String {
             .filter(|test| matches!(test.outcome, Outcome::Failed | Outcome::Timeout))
             .count();
         let mut what = Vec::new();
+        let own = |test: &kunit::TestResult| test.test == *name && test.outcome == Outcome::Failed;
+        if report.kunit.iter().any(own) {
+            what.push("failed".to_owned());
+        }
         if bad > 0 {
             what.push(if results.len() > 1 {
                 format!("failed {bad} of {} times", results.len())
@@ -816,6 +945,41 @@ mod tests {
     }
 
     #[test]
+    fn filters_choose_among_the_tests_of_kunit_too() {
+        let result = |test: &str| kunit::TestResult {
+            test: test.to_owned(),
+            outcome: Outcome::Passed,
+            output: String::new(),
+        };
+        let all = names(&["f1::a", "f2::a"]);
+        let own = || vec![result("kunit::s::f1_a"), result("kunit::s::f3_a")];
+        let expected = kunit::Expected::new("CONFIG_IO_URING_GROUP_KUNIT_TEST=y\n", None);
+        for (filters, exact, tests, counted, failed) in [
+            (vec![], false, 2, 2, vec![]),
+            (vec!["f1"], false, 1, 1, vec![]),
+            (vec!["f2"], false, 1, 0, vec![]),
+            (vec!["f2", "kunit::.*f3"], false, 1, 1, vec![]),
+            (vec!["kunit"], false, 0, 2, vec![]),
+            (vec!["kunit::s::f3_a"], true, 0, 1, vec![]),
+            (vec!["kunit::s::f4"], false, 0, 0, vec!["kunit::s::f4"]),
+            (vec!["f1", "kunit::f"], false, 1, 1, vec!["kunit::f"]),
+        ] {
+            let selection = Selection::new(&all, &names(&filters), exact).unwrap();
+            selection.check(&all, &expected).unwrap();
+            let counts = selection.of_kunit(own());
+            assert_eq!(selection.tests.len(), tests, "{filters:?}");
+            assert_eq!(kunit::count(&counts).0, counted, "{filters:?}");
+            let bad = counts.iter().filter(|test| test.outcome == Outcome::Failed);
+            assert!(bad.map(|test| &test.test).eq(&failed), "{filters:?}");
+        }
+        // Nothing can be meant by these.
+        let selection = Selection::new(&all, &names(&["kunit"]), false).unwrap();
+        assert!(selection.check(&all, &kunit::Expected::default()).is_err());
+        let selection = Selection::new(&all, &names(&["f3"]), false).unwrap();
+        assert!(selection.check(&all, &expected).is_err());
+    }
+
+    #[test]
     fn an_empty_binary_is_an_error() {
         assert!(select(&[], &[], false).is_err());
     }
@@ -872,6 +1036,7 @@ mod tests {
             bzimage: "/build/bzImage".into(),
             config: String::new(),
             given: false,
+            kunit: kunit::Expected::default(),
         };
         for (test, filter, exact) in [
             (Some("f1::a"), names(&["f1::a"]), true),

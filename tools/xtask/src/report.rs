@@ -10,6 +10,7 @@ use std::{
 use harness::protocol::{Outcome, Stage};
 
 use crate::{
+    kunit,
     log_rules::{Finding, Means, Scanner},
     qemu::{Run, CONSOLE, RESULTS, STDERR},
     verdict::{Channel, Evidence, Exit, Log, Results, Verdict},
@@ -51,7 +52,7 @@ fn log(run: &Run<'_>) -> Log {
     }
 }
 
-fn results(run: &Run<'_>) -> Results {
+fn results(run: &Run<'_>, kunit: &[kunit::TestResult]) -> Results {
     if let Some(status) = run.session.exit {
         return if status == 0 {
             Results::Passed
@@ -59,17 +60,15 @@ fn results(run: &Run<'_>) -> Results {
             Results::Failed
         };
     }
-    if run.session.count(&[Outcome::Failed, Outcome::Timeout]) > 0 {
-        Results::Failed
-    } else if run.session.count(&[Outcome::Passed]) > 0 {
-        Results::Passed
-    } else {
-        Results::Nothing
-    }
+    let (passed, failed, _) = kunit::count(kunit);
+    Results::new(
+        passed + run.session.count(&[Outcome::Passed]),
+        failed + run.session.count(&[Outcome::Failed, Outcome::Timeout]),
+    )
 }
 
-/// All that is known of a run.
-pub(crate) fn evidence(run: &Run<'_>) -> Evidence {
+/// All that is known of a run. `kunit` is what of KUnit is to count.
+pub(crate) fn evidence(run: &Run<'_>, kunit: &[kunit::TestResult]) -> Evidence {
     Evidence {
         channel: channel(run),
         log: log(run),
@@ -79,7 +78,7 @@ pub(crate) fn evidence(run: &Run<'_>) -> Evidence {
             Some(_) => Exit::Failed,
         },
         timed_out: run.timed_out.is_some(),
-        results: results(run),
+        results: results(run, kunit),
     }
 }
 
@@ -105,7 +104,7 @@ pub(crate) fn headline(finding: &Finding) -> String {
 
 /// Why the verdict is what it is, in whole lines. Empty if all is well or the
 /// tests say it themselves.
-pub(crate) fn causes(run: &Run<'_>, verdict: Verdict, dir: &Path) -> String {
+pub(crate) fn causes(run: &Run<'_>, evidence: Evidence, dir: &Path) -> String {
     let mut text = String::new();
     let mut say = |line: &str| {
         text += line;
@@ -147,7 +146,7 @@ pub(crate) fn causes(run: &Run<'_>, verdict: Verdict, dir: &Path) -> String {
         };
         say(&indented(stderr.lines()));
     }
-    match verdict {
+    match evidence.judge() {
         Verdict::Lost => {
             if run.session.stage == Stage::Silent {
                 say("the guest never reported to the host");
@@ -162,8 +161,8 @@ pub(crate) fn causes(run: &Run<'_>, verdict: Verdict, dir: &Path) -> String {
                 say(&indented(tail));
             }
         }
-        Verdict::Infrastructure => match log(run) {
-            _ if channel(run) != Channel::Ended => {}
+        Verdict::Infrastructure => match evidence.log {
+            _ if evidence.channel != Channel::Ended => {}
             Log::Incomplete => say(&format!(
                 "the console log is not whole, so it cannot be judged; it lacks {}",
                 run.scanner.missing().join(", ")
@@ -172,7 +171,7 @@ pub(crate) fn causes(run: &Run<'_>, verdict: Verdict, dir: &Path) -> String {
                 "the kernel is tainted ({:#x}), but no rule in ci/log-rules.toml found out why",
                 run.session.taint
             )),
-            _ if results(run) == Results::Nothing => {
+            _ if evidence.results == Results::Nothing => {
                 say("no test has passed and none has failed, so nothing was shown");
             }
             _ => {}
@@ -275,7 +274,7 @@ mod tests {
     }
 
     fn verdict(run: &Run<'_>) -> Verdict {
-        evidence(run).judge()
+        evidence(run, &[]).judge()
     }
 
     #[test]
@@ -283,7 +282,7 @@ mod tests {
         let rules = rules();
         let run = good(&rules, WHOLE);
         assert_eq!(verdict(&run), Verdict::Passed);
-        assert_eq!(causes(&run, Verdict::Passed, Path::new("/run")), "");
+        assert_eq!(causes(&run, evidence(&run, &[]), Path::new("/run")), "");
     }
 
     /// What is changed, the verdict, and a word of the explanation.
@@ -349,7 +348,7 @@ mod tests {
             let mut run = good(&rules, WHOLE);
             change(&mut run);
             assert_eq!(verdict(&run), expected, "{word}");
-            let text = causes(&run, expected, Path::new("/run"));
+            let text = causes(&run, evidence(&run, &[]), Path::new("/run"));
             assert!(text.contains(word), "{word}: {text}");
             assert!(text.contains("/run/console.log"), "{word}: {text}");
         }
@@ -373,9 +372,31 @@ mod tests {
         ] {
             let run = good(&rules, log);
             assert_eq!(verdict(&run), expected, "{log}");
-            let text = causes(&run, expected, Path::new("/run"));
+            let text = causes(&run, evidence(&run, &[]), Path::new("/run"));
             assert!(text.contains(word), "{word}: {text}");
         }
+    }
+
+    /// What KUnit has found counts as what the tests in the guest have found.
+    #[test]
+    fn kunit_is_part_of_it() {
+        let rules = rules();
+        let own = |outcome| {
+            [kunit::TestResult {
+                test: "kunit::a".to_owned(),
+                outcome,
+                output: String::new(),
+            }]
+        };
+        let judge = |run: &Run<'_>, outcome| evidence(run, &own(outcome)).judge();
+        let mut run = good(&rules, WHOLE);
+        assert_eq!(judge(&run, Outcome::Passed), Verdict::Passed);
+        assert_eq!(judge(&run, Outcome::Skipped), Verdict::Passed);
+        assert_eq!(judge(&run, Outcome::Failed), Verdict::Failed);
+        run.session.results.clear();
+        assert_eq!(judge(&run, Outcome::Passed), Verdict::Passed);
+        assert_eq!(judge(&run, Outcome::Failed), Verdict::Failed);
+        assert_eq!(judge(&run, Outcome::Skipped), Verdict::Infrastructure);
     }
 
     #[test]

@@ -120,6 +120,17 @@ pub(crate) enum Results {
     Nothing,
 }
 
+impl Results {
+    /// Of so many that passed and failed.
+    pub(crate) fn new(passed: u32, failed: u32) -> Self {
+        match (passed, failed) {
+            (0, 0) => Self::Nothing,
+            (_, 0) => Self::Passed,
+            (_, _) => Self::Failed,
+        }
+    }
+}
+
 /// All that is known of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Evidence {

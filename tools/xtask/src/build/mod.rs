@@ -133,6 +133,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a profile asks of the kernel's configuration, as one text.
+pub(crate) fn request(profile: &Profile) -> Result<String> {
+    Ok(Request::load(profile)?.text())
+}
+
 /// Gets a built kernel: does everything that is missing (tools, source, series,
 /// configuration, build) and is quick when nothing changed.
 ///
