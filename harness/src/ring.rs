@@ -420,6 +420,9 @@ impl Map {
     }
 }
 
+// SAFETY: A mapping belongs to the process, and not to one of its threads.
+unsafe impl Send for Map {}
+
 impl Drop for Map {
     fn drop(&mut self) {
         // SAFETY: Mapped by `new`, and nothing borrowed from it outlives it.
@@ -579,11 +582,7 @@ impl Ring {
         nr: u32,
     ) -> io::Result<libc::c_long> {
         // SAFETY: The caller's to keep.
-        let ret = unsafe { libc::syscall(libc::SYS_io_uring_register, self.fd(), op, arg, nr) };
-        if ret < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(ret)
+        unsafe { register(self.fd(), op, arg, nr) }
     }
 
     /// The mode that the ring was set up in.
@@ -748,8 +747,19 @@ impl Ring {
         &mut self,
         to_submit: u32,
         min_complete: u32,
+        flags: u32,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        self.enter_for(to_submit, min_complete, flags, timeout, Duration::ZERO)
+    }
+
+    fn enter_for(
+        &mut self,
+        to_submit: u32,
+        min_complete: u32,
         mut flags: u32,
         timeout: Option<Duration>,
+        min_wait: Duration,
     ) -> io::Result<usize> {
         self.enters += 1;
         let fd = match self.registered {
@@ -763,7 +773,7 @@ impl Ring {
         let arg = GeteventsArg {
             sigmask: 0,
             sigmask_sz: 0,
-            min_wait_usec: 0,
+            min_wait_usec: min_wait.as_micros() as u32,
             ts: std::ptr::from_ref(&ts) as u64,
         };
         let (arg, size) = match timeout {
@@ -811,6 +821,23 @@ impl Ring {
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same, but from `min_wait` on any CQE will do.
+    pub fn wait_for_batch(
+        &mut self,
+        n: u32,
+        timeout: Duration,
+        min_wait: Duration,
+    ) -> io::Result<()> {
+        self.enter_for(0, n, IORING_ENTER_GETEVENTS, Some(timeout), min_wait)
+            .map(drop)
+    }
+
+    /// The CQEs that the CQ has, without asking the kernel for more.
+    pub fn posted(&mut self) -> Vec<Cqe> {
+        self.reap();
+        self.ready.drain(..).collect()
     }
 
     /// Takes what is in the CQ.
@@ -873,6 +900,13 @@ impl Ring {
         self.ready.drain(..).collect()
     }
 
+    /// Gives back CQEs that were taken and are for somebody else: they come first again.
+    pub fn put_back(&mut self, cqes: Vec<Cqe>) {
+        for cqe in cqes.into_iter().rev() {
+            self.ready.push_front(cqe);
+        }
+    }
+
     /// Looks for CQEs that should not come. A NOP is sent through the ring, by way
     /// of task work, behind which there must be nothing else: what had been
     /// completed before it would be posted before it. Returns what was.
@@ -923,34 +957,59 @@ impl Ring {
         Ok(entry.swap(index, Ordering::AcqRel))
     }
 
-    /// `IORING_REGISTER_SYNC_CANCEL`: cancels what matches and waits for it, for as
-    /// long as [`PATIENCE`]. `Ok` is the number of requests, for those ways of
+    /// `IORING_REGISTER_SYNC_CANCEL`: cancels what matches and waits for it. `Ok` is the number of requests, for those ways of
     /// matching that count.
     pub fn sync_cancel(&self, cancel: &SyncCancel) -> io::Result<i64> {
-        /// `struct io_uring_sync_cancel_reg`
-        #[repr(C)]
-        struct Arg {
-            addr: u64,
-            fd: i32,
-            flags: u32,
-            timeout: [i64; 2],
-            opcode: u8,
-            pad: [u8; 7],
-            pad2: [u64; 3],
-        }
-        let mut arg = Arg {
-            addr: cancel.user_data,
-            fd: cancel.fd,
-            flags: cancel.flags,
-            timeout: [PATIENCE.as_secs() as i64, 0],
-            opcode: cancel.opcode,
-            pad: [0; 7],
-            pad2: [0; 3],
-        };
-        let arg = std::ptr::from_mut(&mut arg).cast();
-        // SAFETY: One element of the type that this operation takes.
-        unsafe { self.register(IORING_REGISTER_SYNC_CANCEL, arg, 1) }
+        sync_cancel(self.fd(), cancel)
     }
+}
+
+/// [`Ring::sync_cancel`] on a ring that is somebody else's. Any descriptor will do: the
+/// worst is an error.
+pub fn sync_cancel(ring: RawFd, cancel: &SyncCancel) -> io::Result<i64> {
+    /// `struct io_uring_sync_cancel_reg`
+    #[repr(C)]
+    struct Arg {
+        addr: u64,
+        fd: i32,
+        flags: u32,
+        timeout: [i64; 2],
+        opcode: u8,
+        pad: [u8; 7],
+        pad2: [u64; 3],
+    }
+    let patience = cancel.patience.unwrap_or(PATIENCE);
+    let mut arg = Arg {
+        addr: cancel.user_data,
+        fd: cancel.fd,
+        flags: cancel.flags,
+        timeout: [patience.as_secs() as i64, patience.subsec_nanos().into()],
+        opcode: cancel.opcode,
+        pad: [0; 7],
+        pad2: [0; 3],
+    };
+    let arg = std::ptr::from_mut(&mut arg).cast();
+    // SAFETY: One element of the type that this operation takes.
+    unsafe { register(ring, IORING_REGISTER_SYNC_CANCEL, arg, 1) }
+}
+
+/// `io_uring_register`.
+///
+/// # Safety
+///
+/// `arg` and `nr` must be what the operation takes.
+unsafe fn register(
+    ring: RawFd,
+    op: u32,
+    arg: *mut libc::c_void,
+    nr: u32,
+) -> io::Result<libc::c_long> {
+    // SAFETY: The caller's to keep.
+    let ret = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, op, arg, nr) };
+    if ret < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(ret)
 }
 
 /// What [`Ring::sync_cancel`] looks for.
@@ -964,6 +1023,8 @@ pub struct SyncCancel {
     pub flags: u32,
     /// The request's opcode, if `flags` say so
     pub opcode: u8,
+    /// How long to wait for what can only be told to stop; [`PATIENCE`], if not this
+    pub patience: Option<Duration>,
 }
 
 fn queue_full() -> io::Error {

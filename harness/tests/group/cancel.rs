@@ -872,12 +872,26 @@ fn x1_races(#[values(RingMode::Default, RingMode::DeferTaskrun, RingMode::Sqpoll
 
 // In every mode: `tables.rs`.
 
+// Those that take their time, in the main modes only.
+in_modes!(
+    x1_leader_that_did_a_part:
+    default Default,
+    defer_taskrun DeferTaskrun,
+    sqpoll Sqpoll,
+);
+
+in_modes!(
+    x4_deadline_is_for_the_whole_group:
+    default Default,
+    defer_taskrun DeferTaskrun,
+    sqpoll Sqpoll,
+);
+
 main_modes!(
     x1_leader_runs,
     x1_members_in_flight,
     x2_members_in_flight,
     x1_leader_blocks_in_a_worker,
-    x1_leader_that_did_a_part,
     x1_waits_in_a_chain,
     x1_only_what_matches,
     x1_a_member_cancels_its_group,
@@ -894,7 +908,6 @@ main_modes!(
     x3_any_and_all,
     x4_deadline_strikes_the_leader,
     x4_deadline_strikes_members,
-    x4_deadline_is_for_the_whole_group,
     x4_in_time,
     x4_a_failed_group,
     x4_a_plain_deadline_leaves_groups_alone,

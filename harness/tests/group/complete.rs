@@ -11,37 +11,12 @@ use rstest::rstest;
 use crate::expect::{list, nothing_yet, Expect};
 use crate::op::*;
 use crate::world::{eventually, poll_now, ring, udp_pair, Pipe};
+use harness::fuzz::generate::Random;
 
 const OK: i32 = 0;
 const EIO: i32 = -libc::EIO;
 const ETIME: i32 = -libc::ETIME;
 const ECANCELED: i32 = -libc::ECANCELED;
-
-/// A small generator, so that a failure can be seen again.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        // Knuth's MMIX generator; its high bits are the good ones.
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-
-    fn result(&mut self) -> i32 {
-        match self.below(6) {
-            0 => -5,
-            1 => ECANCELED,
-            n => n as i32,
-        }
-    }
-
-    fn kind(&mut self) -> Kind {
-        Kind::ALL[self.below(3) as usize]
-    }
-}
 
 /// What never issued members of a leader with this result have.
 fn unissued(leader: i32) -> i32 {
@@ -54,21 +29,22 @@ fn unissued(leader: i32) -> i32 {
 
 /// Many groups side by side, of every shape and outcome.
 fn c1_each_sqe_posts_one_cqe(mode: RingMode) {
+    const RESULTS: [i32; 6] = [-5, ECANCELED, 2, 3, 4, 5];
     let mut ring = ring(mode);
-    let mut dice = Dice(1);
+    let mut dice = Random::new(1);
     for _ in 0..20 {
         let mut ops = Vec::new();
         let mut expect = Expect::new();
         for at in 0..9u64 {
             let ud = 0x1000 * (at + 1);
-            let (result, size) = (dice.result(), dice.below(7));
-            let leader = nop_res(ud, result).kind(dice.kind());
-            let members: Vec<_> = (1..=size).map(|i| (ud + i, dice.result())).collect();
+            let (result, size) = (dice.pick(&RESULTS), dice.below(7) as u64);
+            let leader = nop_res(ud, result).kind(dice.pick(&Kind::ALL));
+            let members: Vec<_> = (1..=size).map(|i| (ud + i, dice.pick(&RESULTS))).collect();
             let member = |&(ud, res): &(u64, i32)| nop_res(ud, res);
             let nops: Vec<_> = members
                 .iter()
                 .map(member)
-                .map(|op| op.kind(dice.kind()))
+                .map(|op| op.kind(dice.pick(&Kind::ALL)))
                 .collect();
             ops.extend(group(leader, nops));
             let posted = members
@@ -387,7 +363,6 @@ fn c4_the_leaders_buffer_is_held(mode: RingMode) {
 
 /// Zero-copy notifications of members are CQEs of their own.
 fn c4_notifications_are_not_waited_for(mode: RingMode) {
-    const IORING_CQE_F_NOTIF: u32 = 1 << 3;
     let mut ring = ring(mode);
     let (from, to) = udp_pair();
     for _ in 0..4 {
@@ -743,21 +718,24 @@ every_pollable_mode!(
     c4_the_leaders_file_is_held,
 );
 
-main_modes!(
+main_modes_of_nops!(
     c5_hardlink_keeps_the_chain,
     c6_what_unissued_members_post,
     c7_members_skip,
+    c3_results_are_each_its_own,
+    c7_the_leader_skips,
+    c7_in_a_broken_chain,
+);
+
+main_modes!(
     c2_a_multishot_leader,
     c2_a_multishot_member,
     c2_a_multishot_member_ends,
     c2_timers_as_members,
-    c3_results_are_each_its_own,
     c4_the_leaders_buffer_is_held,
     c4_notifications_are_not_waited_for,
     c5_what_counts_as_failed,
     c5_a_timer_that_succeeds,
-    c7_the_leader_skips,
-    c7_in_a_broken_chain,
     c7_silent_groups_in_a_chain,
     c7_errors_are_never_skipped,
 );

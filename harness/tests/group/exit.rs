@@ -10,7 +10,7 @@ use harness::ring::{Ring, RingMode, PATIENCE};
 use rstest::rstest;
 
 use crate::op::*;
-use crate::world::{eventually, open_direct, poll_now, ring, Pipe};
+use crate::world::{become_another_program, eventually, open_direct, poll_now, ring, Pipe};
 
 /// Where a group is when its ring goes away.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,7 @@ fn settle(ring: &mut Ring) {
 }
 
 /// Nobody reads from the pipe any more: the last reference to that end is gone.
-fn wait_for_release(pipe: Pipe) {
+pub(crate) fn wait_for_release(pipe: Pipe) {
     let Pipe { read, write } = pipe;
     drop(read);
     eventually("the group's files are released", || {
@@ -149,16 +149,7 @@ fn in_child(end: End, ready: &Pipe, start: impl FnOnce() -> Vec<Ring>) -> ! {
             },
             End::Exec => {
                 std::mem::forget(rings);
-                let path = c"/proc/self/exe";
-                let list = [path.as_ptr(), c"--list".as_ptr(), std::ptr::null()];
-                let null = c"/dev/null";
-                // SAFETY: C strings, and a list that ends with null. The new program
-                // lists the tests, to nowhere.
-                unsafe {
-                    let fd = libc::open(null.as_ptr(), libc::O_WRONLY);
-                    libc::dup2(fd, 1);
-                    libc::execv(path.as_ptr(), list.as_ptr());
-                }
+                become_another_program();
             }
         }
     }
@@ -183,7 +174,7 @@ fn with_child(end: End, start: impl FnOnce() -> Vec<Ring>) {
         // SAFETY: A child that was not waited for.
         assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
     }
-    wait_for_child(child);
+    wait_for_child(child, PATIENCE);
 }
 
 /// A leader that refers to a ring is waited for as its task exits. So are its members
@@ -237,8 +228,65 @@ fn x5_tracked_requests_that_wait(
     }
 }
 
+/// The task that has submitted exits, and the ring stays: what it had in flight goes on,
+/// and posts, members that were not issued included. Where nobody else may enter the
+/// ring, it can only be closed.
+#[rstest]
+fn x5_the_submitter_exits(
+    #[values(
+        Phase::Leader,
+        Phase::LeaderInWorker,
+        Phase::LeaderInTimer,
+        Phase::Members,
+        Phase::MembersInWorker,
+        Phase::Chain,
+        Phase::Drain,
+        Phase::Done
+    )]
+    phase: Phase,
+    #[values(
+        RingMode::Default,
+        RingMode::CoopTaskrun,
+        RingMode::SingleIssuer,
+        RingMode::DeferTaskrun
+    )]
+    mode: RingMode,
+) {
+    let pipe = Pipe::new();
+    let mut ring = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let mut ring = ring(mode);
+            start(&mut ring, phase, &pipe);
+            ring
+        });
+        thread.join().expect("submitting")
+    });
+    if matches!(mode, RingMode::Default | RingMode::CoopTaskrun) {
+        pipe.feed(&[b'x'; 8]);
+        let wanted = match phase {
+            // It waits on.
+            Phase::LeaderInTimer => 0,
+            Phase::Leader | Phase::LeaderInWorker | Phase::MembersInWorker | Phase::Done => 3,
+            Phase::Members | Phase::Drain => 4,
+            Phase::Chain => 5,
+        };
+        let mut came = Vec::new();
+        eventually("what the task had submitted", || {
+            came.extend(ring.arrived().into_iter().map(|cqe| cqe.user_data));
+            came.len() >= wanted
+        });
+        came.sort_unstable();
+        let count = came.len();
+        came.dedup();
+        assert_eq!((count, came.len()), (wanted, wanted), "{came:x?}");
+    }
+    drop(ring);
+    wait_for_release(pipe);
+}
+
+/// Waits for a child, and returns its status.
 #[track_caller]
-fn wait_for_child(child: libc::pid_t) {
+pub(crate) fn wait_for_child(child: libc::pid_t, patience: Duration) -> libc::c_int {
     let start = Instant::now();
     loop {
         let mut status = 0;
@@ -246,9 +294,31 @@ fn wait_for_child(child: libc::pid_t) {
         let done = unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) };
         assert!(done >= 0, "waitpid: {}", std::io::Error::last_os_error());
         if done == child {
-            return;
+            return status;
         }
-        assert!(start.elapsed() < PATIENCE, "the child does not end");
+        assert!(
+            start.elapsed() < patience,
+            "the child does not end: {}",
+            stacks(child)
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Where in the kernel the threads of a process are.
+fn stacks(pid: libc::pid_t) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    tasks
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|task| {
+            let of = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let status = of("status");
+            let state = status.lines().find(|line| line.starts_with("State"));
+            let (comm, time) = (of("comm"), of("schedstat"));
+            let state = state.unwrap_or_default();
+            format!("\n{}: {state}, {time}{}", comm.trim(), of("stack"))
+        })
+        .collect()
 }

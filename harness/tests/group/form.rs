@@ -191,6 +191,43 @@ fn f2_sqpoll_cap_does_not_cut(#[values(1, 7, 8, 9, 15, 16, 17, 40, 63)] members:
     }
 }
 
+/// Rings on one thread, each with a group of its own at the same time, and with plain
+/// requests around it.
+#[test]
+fn f2_groups_of_rings_on_one_thread() {
+    let mut rings = vec![ring(RingMode::Sqpoll)];
+    for _ in 0..2 {
+        let setup = Setup::new(RingMode::Sqpoll).attach_wq(rings[0].fd());
+        rings.push(build(setup));
+    }
+    for round in 0..30usize {
+        let members = 1 + 7 * round % 50;
+        let leads = round % 9;
+        let plain = |i: usize| 0x1000 + i as u64;
+        for ring in &mut rings {
+            let before = (0..leads).map(|i| nop(plain(i))).collect();
+            let ops = [
+                before,
+                group(
+                    nop_res(L, 7),
+                    (1..=members).map(|i| nop_res(m(i), i as i32)),
+                ),
+                vec![nop(AFTER)],
+            ];
+            // The thread may take it from here on.
+            push(ring, &all(ops));
+        }
+        for ring in &mut rings {
+            ring.submit().expect("waking the thread");
+            let expect = (0..leads).fold(Expect::new(), |expect, i| expect.cqe(plain(i), OK));
+            expect
+                .group((L, 7), (1..=members).map(|i| (m(i), i as i32)))
+                .cqe(AFTER, OK)
+                .finish(ring);
+        }
+    }
+}
+
 /// A leader without members is a plain request.
 fn f3_a_leader_alone(mode: RingMode) {
     let mut ring = ring(mode);
@@ -612,8 +649,12 @@ fn f6_invalid_index(
     #[values(
         RingMode::Default,
         RingMode::DeferTaskrun,
+        RingMode::Sqpoll,
+        RingMode::Iopoll,
         RingMode::SubmitAll,
-        RingMode::Sqe128
+        RingMode::Sqe128,
+        RingMode::Cqe32,
+        RingMode::RegisteredFd
     )]
     mode: RingMode,
     #[values(1, 2, 3)] invalid: usize,
@@ -643,7 +684,7 @@ fn f6_invalid_index(
 /// what comes next.
 #[rstest]
 fn f6_invalid_index_of_the_last_member(
-    #[values(RingMode::Default, RingMode::DeferTaskrun)] mode: RingMode,
+    #[values(RingMode::Default, RingMode::DeferTaskrun, RingMode::Sqpoll)] mode: RingMode,
 ) {
     let mut ring = ring(mode);
     push(&mut ring, &group(nop(L), [nop(M1), nop(M2)]));
@@ -716,19 +757,22 @@ every_mode!(
     f5_in_a_chain,
 );
 
-main_modes!(
+main_modes_of_nops!(
     f1_chain_goes_on_by_the_leaders_flag,
-    f4_members_do_not_link_or_drain,
     f1_ends_with_the_first_sqe_without_the_flag,
     f3_a_leader_alone,
+    f4_members_do_not_link_or_drain,
+    f5_several_bad_sqes,
+    f5_a_bad_sqes_flag_counts,
+    f5_a_bad_leader_alone,
+);
+
+main_modes!(
     f3_a_lone_leader_is_not_held_to_the_rules,
     f4_a_leader_takes_every_flag,
     f4_a_refused_drain_drains_nothing,
     f4_no_link_timeout_in_a_group,
     f4_zero_copy_sends_are_no_leaders,
     f4_members_take_the_other_flags,
-    f5_several_bad_sqes,
     f5_nothing_is_issued,
-    f5_a_bad_sqes_flag_counts,
-    f5_a_bad_leader_alone,
 );

@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::os::unix::fs::PermissionsExt;
 
-use harness::ring::{Ring, RingMode, Setup};
+use harness::ring::{Ring, RingMode, Setup, PATIENCE};
 use harness::skip;
 use harness::sqe::{
     ExtEntry, Support, IORING_FEAT_SQE_GROUP, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS,
@@ -145,6 +145,109 @@ fn if_all_flags_on_a_leader(#[values(0, 1, 2, 3)] quarter: u8) {
 #[rstest]
 fn if_all_flags_on_a_member(#[values(0, 1, 2, 3)] quarter: u8) {
     all_flags(quarter, false);
+}
+
+/// Every combination of the flags of a leader with those of its member, of which there is
+/// one more, or not. Its `ext_flags` are those of a group, or none.
+#[rstest]
+fn if_all_flags_of_both(#[values(0, 1, 2, 3, 4, 5, 6, 7)] eighth: u8) {
+    const ENTRIES: usize = 1024;
+    let new_ring = || {
+        let setup = Setup::new(RingMode::SubmitAll)
+            .entries(ENTRIES as u32)
+            .cq_entries(2 * ENTRIES as u32);
+        build(setup)
+    };
+    for leader in (0..16).map(|low| IOSQE_HAS_EXT_FLAGS | eighth << 4 | low) {
+        let mut ring = new_ring();
+        let (mut ops, mut expect) = (Vec::new(), Expect::new());
+        for member in 0..=255u8 {
+            for more in [false, true] {
+                if more && member & IOSQE_HAS_EXT_FLAGS == 0 {
+                    continue;
+                }
+                let ud = 0x10000 + 0x20 * u64::from(member) + 0x10 * u64::from(more);
+                let bits = |op: Op, flags, group| {
+                    op.edit(|sqe| {
+                        sqe.flags = flags;
+                        sqe.ext_flags = u8::from(group);
+                    })
+                };
+                ops.extend([
+                    bits(nop_res(ud, 1), leader, true),
+                    bits(nop_res(ud + 1, 1), member, more),
+                    nop_res(ud + 2, 2),
+                    nop_res(ud + 3, 3),
+                ]);
+                expect = expect_both(expect, leader, member, more, ud);
+                // A ring that has seen CQE_SKIP_SUCCESS refuses DRAIN.
+                let no_more_drains =
+                    leader & FLAG(Flags::IO_DRAIN) != 0 && member & FLAG(Flags::SKIP_SUCCESS) != 0;
+                if no_more_drains || ops.len() > ENTRIES - 4 || member == 255 {
+                    let wanted = std::mem::take(&mut expect);
+                    let run = std::panic::AssertUnwindSafe(|| wanted.run(&mut ring, &ops));
+                    assert!(
+                        std::panic::catch_unwind(run).is_ok(),
+                        "leader {leader:#04x}, member up to {member:#04x}"
+                    );
+                    ops.clear();
+                }
+                if no_more_drains {
+                    ring = new_ring();
+                }
+            }
+        }
+    }
+}
+
+/// A leader and a member with these flags, a member that is plain if there is one more,
+/// and what follows.
+fn expect_both(expect: Expect, leader: u8, member: u8, more: bool, ud: u64) -> Expect {
+    let has = |flags: u8, flag| flags & FLAG(flag) != 0;
+    let linked = has(leader, Flags::IO_LINK) || has(leader, Flags::IO_HARDLINK);
+    // What follows the group; if that is the third SQE, so is the fourth.
+    let (plain, result) = if more { (ud + 3, 3) } else { (ud + 2, 2) };
+    let own = flaws(leader, IOSQE_EXT_SQE_GROUP, false);
+    let bad = flaws(member, u8::from(more), true);
+    let good = own.is_empty() && bad.is_empty();
+
+    let mut members = Vec::new();
+    if !(good && has(member, Flags::SKIP_SUCCESS)) {
+        let result = match (good, bad.is_empty()) {
+            (true, _) => vec![1],
+            (false, true) => vec![EIO],
+            (false, false) => bad.clone(),
+        };
+        members.push((ud + 1, result));
+    }
+    if more {
+        members.push((ud + 2, vec![if good { 2 } else { EIO }]));
+    }
+    let skips = has(leader, Flags::SKIP_SUCCESS);
+    let expect = if good && skips {
+        expect.members(members)
+    } else {
+        let result = match (good, own.is_empty()) {
+            (true, _) => vec![1],
+            (false, true) => bad,
+            (false, false) => own,
+        };
+        expect.group((ud, result), members)
+    };
+    let last = |expect: Expect| {
+        if more {
+            expect
+        } else {
+            expect.cqe(ud + 3, 3)
+        }
+    };
+    match (linked, good, skips) {
+        (false, ..) | (true, true, true) => last(expect.cqe(plain, result)),
+        (true, true, false) => last(expect.then(plain, result)),
+        // A bad SQE breaks even a hard link. A leader that skips silences what follows.
+        (true, false, true) => last(expect),
+        (true, false, false) => last(expect.then(plain, ECANCELED)),
+    }
 }
 
 const FLAG: fn(Flags) -> u8 = |flags| flags.bits();
@@ -723,10 +826,10 @@ fn if_wide_sqes(#[values(RingMode::Sqe128, RingMode::SqeMixed)] mode: RingMode) 
 /// Large CQEs from a group: in a ring of nothing else, and among small ones.
 #[rstest]
 fn if_large_cqes(#[values(RingMode::Cqe32, RingMode::CqeMixed)] mode: RingMode) {
-    const IORING_NOP_CQE32: u32 = 1 << 5;
     let mut ring = ring(mode);
-    let large = |ud, res| nop_res(ud, res).edit(|sqe| sqe.op_flags |= IORING_NOP_CQE32);
-    for kind in [Kind::Inline, Kind::TaskWork, Kind::Worker] {
+    let extra = |ud: u64| [ud << 32 | 1, !ud];
+    let large = |ud, res| nop_large(ud, res, extra(ud));
+    for kind in Kind::ALL {
         for round in 0..20 {
             // Each round, the ring's end is met at another place.
             let ops = group(
@@ -737,18 +840,45 @@ fn if_large_cqes(#[values(RingMode::Cqe32, RingMode::CqeMixed)] mode: RingMode) 
                     nop_res(M3, 3).kind(kind),
                 ],
             );
+            submit(&mut ring, &ops);
+            let cqes = ring.collect(4, PATIENCE).unwrap_or_else(|e| panic!("{e}"));
             Expect::new()
                 .group((L, 7), [(M1, 1), (M2, round), (M3, 3)])
-                .run(&mut ring, &ops);
+                .check(&cqes);
+            for cqe in &cqes {
+                // Its own second half, and none in a CQE that was not given one.
+                let want = match cqe.user_data {
+                    ud @ (L | M2) => extra(ud),
+                    _ => [0, 0],
+                };
+                assert_eq!(cqe.extra, want, "of {}", name(cqe.user_data));
+            }
+            nothing_yet(&mut ring);
         }
+    }
+    // Members of a leader that fails have no second half, but it does.
+    for (leader, member) in [(-5, EIO), (ECANCELED, ECANCELED)] {
+        submit(&mut ring, &group(large(L, leader), [large(M1, 1), nop(M2)]));
+        let cqes = ring.collect(3, PATIENCE).unwrap_or_else(|e| panic!("{e}"));
+        Expect::new()
+            .group((L, leader), [(M1, member), (M2, member)])
+            .check(&cqes);
+        for cqe in &cqes {
+            let want = if cqe.user_data == L { extra(L) } else { [0, 0] };
+            assert_eq!(cqe.extra, want, "of {}", name(cqe.user_data));
+        }
+        nothing_yet(&mut ring);
     }
 }
 
-main_modes!(
+main_modes_of_nops!(
     if_no_bit_7_is_a_personality,
     if_no_ext_flags_is_plain,
     if_unknown_ext_flags,
     if_ext_personality,
+);
+
+main_modes!(
     if_ext_personality_is_each_sqes_own,
     if_msg_ring,
     if_msg_ring_to_itself,

@@ -366,13 +366,13 @@ every_mode!(i2_nops_in_submission_order, i5_elements_one_after_the_other);
 
 every_pollable_mode!(i1_members_wait_for_the_leader, i5_group_is_one_element,);
 
+main_modes_of_nops!(i2_a_failed_member_does_not_stop_the_next, i5_a_long_chain,);
+
 main_modes!(
     i2_members_do_not_wait_for_each_other,
     i1_members_keep_their_sqes,
     i1_members_of_a_failed_leader_are_not_issued,
     i2_in_submission_order,
-    i2_a_failed_member_does_not_stop_the_next,
     i3_async_members_run_side_by_side,
     i5_chains_do_not_wait_for_each_other,
-    i5_a_long_chain,
 );

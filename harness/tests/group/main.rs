@@ -7,7 +7,7 @@
 /// Makes tests of a function that takes a [`harness::ring::RingMode`]: a module of
 /// the function's name, with one test a mode.
 macro_rules! in_modes {
-    ($test:ident: $($name:ident $mode:ident),+ $(,)?) => {
+    ($test:ident: $($name:ident $mode:ident),+ $(; $rest:ident: $($other:ident),+)? $(,)?) => {
         mod $test {
             use harness::ring::RingMode;
             $(
@@ -16,6 +16,16 @@ macro_rules! in_modes {
                     super::$test(RingMode::$mode);
                 }
             )+
+            $(
+                #[test]
+                fn $rest() {
+                    for mode in [$(RingMode::$other),+] {
+                        // Shown if it fails.
+                        println!("{mode:?}");
+                        super::$test(mode);
+                    }
+                }
+            )?
         }
     };
 }
@@ -74,7 +84,9 @@ macro_rules! every_pollable_mode {
     };
 }
 
-/// In the three modes that differ in who submits and where task work runs.
+/// In the three modes that differ in who submits and where task work runs, each a test;
+/// and in all others that take pipes and sockets, which are one test: they hardly ever
+/// fail alone, and a process each would take longer than what is run in it.
 macro_rules! main_modes {
     ($($test:ident),+ $(,)?) => {
         $(
@@ -82,7 +94,26 @@ macro_rules! main_modes {
                 $test:
                 default Default,
                 defer_taskrun DeferTaskrun,
-                sqpoll Sqpoll,
+                sqpoll Sqpoll;
+                other_modes: SingleIssuer, CoopTaskrun, TaskrunFlag, Sqe128, SqeMixed, Cqe32,
+                CqeMixed, NoSqarray, SqRewind, SubmitAll, RDisabled, RegisteredFd
+            );
+        )+
+    };
+}
+
+/// The same for requests that need no file.
+macro_rules! main_modes_of_nops {
+    ($($test:ident),+ $(,)?) => {
+        $(
+            in_modes!(
+                $test:
+                default Default,
+                defer_taskrun DeferTaskrun,
+                sqpoll Sqpoll;
+                other_modes: SingleIssuer, CoopTaskrun, TaskrunFlag, Iopoll, HybridIopoll, Sqe128,
+                SqeMixed, Cqe32, CqeMixed, NoSqarray, SqRewind, SubmitAll, RDisabled,
+                RegisteredFd,
             );
         )+
     };
@@ -92,7 +123,9 @@ mod expect;
 mod op;
 mod world;
 
+mod buffers;
 mod cancel;
+mod commands;
 mod complete;
 mod drain;
 mod exit;
@@ -100,6 +133,10 @@ mod files;
 mod form;
 mod interface;
 mod issue;
+mod multishot;
 mod overflow;
+mod phases;
+mod polled;
 mod tables;
 mod v1;
+mod waiting;

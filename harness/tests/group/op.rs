@@ -56,6 +56,7 @@ pub(crate) const IORING_NOP_TW: u32 = 1 << 4;
 const SOCKET_URING_OP_GETSOCKOPT: u32 = 2;
 
 pub(crate) const IORING_CQE_F_MORE: u32 = 1 << 1;
+pub(crate) const IORING_CQE_F_NOTIF: u32 = 1 << 3;
 
 pub(crate) const CANCEL_ALL: u32 = 1 << 0;
 pub(crate) const CANCEL_FD: u32 = 1 << 1;
@@ -293,6 +294,24 @@ impl Op {
     }
 }
 
+/// As a line of a listing.
+impl std::fmt::Display for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let raw = self.0.raw();
+        let flags = Flags::from_bits_retain(raw.flags);
+        write!(f, "{:#x}: opcode {}, {flags:?}", raw.user_data, raw.opcode)?;
+        if raw.in_group() {
+            f.write_str(", group")?;
+        }
+        let (fd, len, op_flags) = (raw.fd, raw.len as i32, raw.op_flags);
+        write!(
+            f,
+            ", fd {fd}, len {len}, flags {op_flags:#x}, ioprio {}",
+            raw.ioprio
+        )
+    }
+}
+
 pub(crate) fn nop(user_data: u64) -> Op {
     Op::new(opcode::Nop::new().build(), user_data)
 }
@@ -303,6 +322,23 @@ pub(crate) fn nop_res(user_data: u64, result: i32) -> Op {
         sqe.op_flags |= IORING_NOP_INJECT_RESULT;
         sqe.len = result as u32;
     })
+}
+
+/// A NOP with a large CQE, whose second half is this.
+pub(crate) fn nop_large(user_data: u64, result: i32, extra: [u64; 2]) -> Op {
+    const IORING_NOP_CQE32: u32 = 1 << 5;
+    let mut op = nop_res(user_data, result);
+    let raw = op.0.raw_mut();
+    raw.op_flags |= IORING_NOP_CQE32;
+    // No addresses, for a NOP
+    [raw.off, raw.addr] = extra;
+    op
+}
+
+/// A command to a socket that has no argument, as `SOCKET_URING_OP_SIOCINQ`.
+pub(crate) fn socket_command(user_data: u64, fd: &impl AsRawFd, command: u32) -> Op {
+    let entry = opcode::UringCmd16::new(Fd(fd.as_raw_fd()), command).build();
+    Op::new(entry, user_data)
 }
 
 /// At the file's position: for pipes and sockets.
@@ -393,6 +429,12 @@ pub(crate) fn recv_multi(user_data: u64, fd: &impl AsRawFd, bgid: u16) -> Op {
     Op::new(entry, user_data)
 }
 
+/// Accepts connections again and again.
+pub(crate) fn accept_multi(user_data: u64, listener: &impl AsRawFd) -> Op {
+    let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).build();
+    Op::new(entry, user_data)
+}
+
 pub(crate) fn fsync(user_data: u64, fd: &impl AsRawFd) -> Op {
     Op::new(opcode::Fsync::new(Fd(fd.as_raw_fd())).build(), user_data)
 }
@@ -402,6 +444,16 @@ pub(crate) fn open(user_data: u64, path: &CStr, flags: i32) -> Op {
     let entry = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr())
         .flags(flags)
         .build();
+    Op::new(entry, user_data)
+}
+
+/// Waits for a futex that nobody wakes, and that is not the same twice.
+pub(crate) fn futex_wait(user_data: u64) -> Op {
+    const FUTEX2_SIZE_U32: u32 = 0x02;
+    const FUTEX2_PRIVATE: u32 = 128;
+    let futex: &'static u32 = Box::leak(Box::new(0));
+    let entry =
+        opcode::FutexWait::new(futex, 0, u32::MAX.into(), FUTEX2_SIZE_U32 | FUTEX2_PRIVATE).build();
     Op::new(entry, user_data)
 }
 
@@ -477,6 +529,12 @@ pub(crate) fn getsockopt_type(user_data: u64, socket: &impl AsRawFd) -> Op {
 /// Gives the kernel `count` buffers of `len` bytes as a group.
 pub(crate) fn provide_buffers(user_data: u64, len: u32, count: u16, bgid: u16) -> Op {
     let buf = Buf::new(len as usize * usize::from(count));
+    provide_parts(user_data, buf, len, count, bgid)
+}
+
+/// Gives the kernel `count` parts of a buffer, of `len` bytes each, as a group.
+pub(crate) fn provide_parts(user_data: u64, buf: Buf, len: u32, count: u16, bgid: u16) -> Op {
+    assert!(len * u32::from(count) <= buf.len(), "more than there is");
     let entry = opcode::ProvideBuffers::new(buf.ptr(), len as i32, count, bgid, 0).build();
     Op::new(entry, user_data)
 }

@@ -50,6 +50,13 @@ impl Pipe {
         Self { read, write }
     }
 
+    /// Writing never waits; reading does.
+    pub(crate) fn nonblocking(&self) {
+        // SAFETY: No pointers.
+        let ret = unsafe { libc::fcntl(self.write.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        assert_eq!(ret, 0, "fcntl: {}", std::io::Error::last_os_error());
+    }
+
     /// Puts bytes in; there is room for what tests put.
     pub(crate) fn feed(&self, bytes: &[u8]) {
         file(&self.write)
@@ -114,6 +121,21 @@ pub(crate) fn udp_pair() -> (std::net::UdpSocket, std::net::UdpSocket) {
     (from, to)
 }
 
+/// Executes a program that does next to nothing. Only by system calls: for processes that
+/// have just been forked, too.
+pub(crate) fn become_another_program() -> ! {
+    let path = c"/proc/self/exe";
+    let list = [path.as_ptr(), c"--list".as_ptr(), std::ptr::null()];
+    // SAFETY: C strings, and a list that ends with null. The new program lists the tests,
+    // to nowhere. If it cannot be had, this process ends all the same.
+    unsafe {
+        let fd = libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY);
+        libc::dup2(fd, 1);
+        libc::execv(path.as_ptr(), list.as_ptr());
+        libc::_exit(1)
+    }
+}
+
 /// Workers of io_uring that this process has.
 pub(crate) fn workers() -> usize {
     std::fs::read_dir("/proc/self/task")
@@ -146,6 +168,11 @@ pub(crate) struct NullBlk {
 impl NullBlk {
     /// With these attributes, or the test is skipped.
     pub(crate) fn new(attributes: &[(&str, u32)]) -> Self {
+        Self::with_bad_sectors(attributes, None)
+    }
+
+    /// The same, with sectors that cannot be read or written: from, and to.
+    pub(crate) fn with_bad_sectors(attributes: &[(&str, u32)], bad: Option<(u32, u32)>) -> Self {
         let all = Path::new("/sys/kernel/config/nullb");
         if !all.exists() {
             skip!("null_blk cannot be configured");
@@ -156,6 +183,10 @@ impl NullBlk {
             node: Path::new("/dev").join(&name),
         };
         std::fs::create_dir(&made.config).expect("making a device of null_blk");
+        if let Some((from, to)) = bad {
+            made.set("badblocks", format!("+{from}-{to}"))
+                .expect("making sectors bad");
+        }
         for &(attribute, value) in attributes.iter().chain(&[("power", 1)]) {
             made.set(attribute, value)
                 .unwrap_or_else(|error| panic!("{attribute} = {value}: {error}"));
@@ -163,7 +194,7 @@ impl NullBlk {
         made
     }
 
-    fn set(&self, attribute: &str, value: u32) -> std::io::Result<()> {
+    fn set(&self, attribute: &str, value: impl ToString) -> std::io::Result<()> {
         std::fs::write(self.config.join(attribute), value.to_string())
     }
 
