@@ -33,6 +33,13 @@ pub const GROUPS_ENV: &str = "SQE_GROUP";
 /// kernel on the bare machine this guest may be. For time-outs inside a test.
 pub const SLOWDOWN_ENV: &str = "SQE_GROUP_SLOWDOWN";
 
+/// Environment of the tests: how many seconds a storm goes on, if not for the few
+/// rounds that belong to every run.
+pub const STORM_ENV: &str = "SQE_GROUP_STORM";
+
+/// Environment of the tests: the seed of those that throw dice.
+pub const SEED_ENV: &str = "SQE_GROUP_SEED";
+
 /// Exit status of a test that could not run here, as in automake and kselftest.
 pub const EXIT_SKIPPED: i32 = 77;
 
@@ -83,6 +90,8 @@ pub struct Job {
     pub disk: bool,
     /// For [`SLOWDOWN_ENV`], and for init's own patience.
     pub slowdown: u32,
+    /// What else is to be in the environment of every program.
+    pub env: Vec<(String, String)>,
 }
 
 /// How the reason begins for a test that is skipped as too many have failed.
@@ -634,6 +643,7 @@ mod tests {
                 groups: Groups::Required,
                 disk: true,
                 slowdown: 3,
+                env: vec![(SEED_ENV.to_owned(), "1".to_owned())],
             };
             let text = serde_json::to_string(&job).unwrap();
             assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);

@@ -137,6 +137,7 @@ mod multishot;
 mod overflow;
 mod phases;
 mod polled;
+mod storm;
 mod tables;
 mod v1;
 mod waiting;

@@ -312,6 +312,7 @@ fn execute(args: Args) -> Result<ExitCode> {
             groups: Groups::Required,
             disk: true,
             slowdown: accels.iter().copied().map(slowdown).max().unwrap_or(1),
+            env: Vec::new(),
         },
     )?;
     let machine = Machine {

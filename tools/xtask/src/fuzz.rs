@@ -505,6 +505,7 @@ fn judge(
             groups: Groups::Required,
             disk: false,
             slowdown: accels.iter().copied().map(slow).max().unwrap_or(1),
+            env: Vec::new(),
         },
     )?;
     let machine = Machine {

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{bail, ensure, Context as _, Result};
 use harness::protocol::{
-    skip_reason, Groups, Job, Message, Outcome, Session, Task, TestResult, NOT_RUN, VERSION,
+    skip_reason, Groups, Job, Message, Outcome, Session, Task, TestResult, NOT_RUN, SEED_ENV,
+    STORM_ENV, VERSION,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use regex::Regex;
@@ -88,6 +89,13 @@ pub(crate) struct Args {
     /// Skip the rest once so many tests have failed. 0: run all of them.
     #[arg(long, value_name = "N", default_value_t = MAX_FAILURES)]
     pub(crate) max_failures: u32,
+    /// Let the storm, a test that otherwise takes a few seconds, go on for so long.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) storm: Option<u64>,
+    /// What the tests that throw dice begin with. They print it, and do the same again with it;
+    /// what runs side by side need not meet in the same way.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
     /// Boot this bzImage instead of building one.
     #[arg(long, value_name = "BZIMAGE")]
     pub(crate) kernel: Option<PathBuf>,
@@ -301,6 +309,11 @@ fn reproduction(
     }
     if args.max_failures != MAX_FAILURES {
         option("--max-failures", &args.max_failures.to_string());
+    }
+    for (name, value) in [("--storm", args.storm), ("--seed", args.seed)] {
+        if let Some(value) = value {
+            option(name, &value.to_string());
+        }
     }
     if args.timeout_scale != 1.0 {
         option("--timeout-scale", &args.timeout_scale.to_string());
@@ -565,6 +578,14 @@ pub(crate) fn judge(args: &Args, built: &[Built], tests: &[String]) -> Result<Re
     )
 }
 
+/// What the tests are told.
+fn environment(args: &Args) -> Vec<(String, String)> {
+    [(STORM_ENV, args.storm), (SEED_ENV, args.seed)]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_string())))
+        .collect()
+}
+
 /// What the kernel of a profile must be.
 fn groups(profile: &Profile) -> Groups {
     match profile.name() {
@@ -591,7 +612,7 @@ fn run_one(
         .map(|accel| slowdown(*accel, &subject.config, args.timeout_scale))
         .max()
         .unwrap_or(1);
-    let timeout = TEST_TIMEOUT * slowest;
+    let timeout = TEST_TIMEOUT * slowest + Duration::from_secs(args.storm.unwrap_or(0));
     let mem_mib = args.mem.unwrap_or_else(|| guest::memory(&subject.config));
 
     let dir = RunDir::create(subject.profile.name())?;
@@ -614,6 +635,7 @@ fn run_one(
             groups: groups(&subject.profile),
             disk: true,
             slowdown: slowest,
+            env: environment(args),
         },
     )?;
     let machine = Machine {
@@ -1025,6 +1047,10 @@ mod tests {
             "3",
             "--max-failures",
             "7",
+            "--storm",
+            "60",
+            "--seed",
+            "5",
             "--timeout-scale",
             "2.5",
             "--profile",
@@ -1058,6 +1084,7 @@ mod tests {
             assert_eq!((parsed.smp, parsed.mem), (4, Some(1024)));
             assert_eq!(parsed.repeat, 3);
             assert_eq!(parsed.max_failures, 7);
+            assert_eq!((parsed.storm, parsed.seed), (Some(60), Some(5)));
             assert_eq!(parsed.kernel, None);
             assert_eq!(parsed.options.kdir, args.options.kdir);
             assert_eq!(parsed.options.llvm, "-19");

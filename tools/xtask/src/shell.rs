@@ -172,6 +172,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             groups: Groups::Any,
             disk: true,
             slowdown: 1,
+            env: Vec::new(),
         },
     )?;
     // No fallback: nobody looks at the first line but the user, who sees it.

@@ -132,6 +132,7 @@ fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
         groups,
         disk,
         slowdown,
+        env,
     } = serde_json::from_str(&job).context(|| format!("{JOB_PATH} is no job"))?;
     if version != VERSION {
         return Err(format!(
@@ -144,7 +145,7 @@ fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
         setup::disk()?;
     }
     let has_groups = setup::has_groups()?;
-    let mut guest = Guest::new(has_groups, Limits::scaled(slowdown));
+    let mut guest = Guest::new(has_groups, Limits::scaled(slowdown), env);
 
     if let Task::Shell { argv } = &task {
         log.mark(MARK_BEGIN);

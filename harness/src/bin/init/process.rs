@@ -46,6 +46,8 @@ impl Limits {
 pub(crate) struct Guest {
     has_groups: bool,
     pub(crate) limits: Limits,
+    /// What the job wants in the environment of every program.
+    env: Vec<(String, String)>,
     /// Statuses of reaped processes that somebody may still ask for.
     statuses: HashMap<libc::pid_t, libc::c_int>,
     /// Kernel workers known to hang in the teardown of a ring, reported once.
@@ -79,10 +81,11 @@ struct Running {
 }
 
 impl Guest {
-    pub(crate) fn new(has_groups: bool, limits: Limits) -> Self {
+    pub(crate) fn new(has_groups: bool, limits: Limits, env: Vec<(String, String)>) -> Self {
         Self {
             has_groups,
             limits,
+            env,
             statuses: HashMap::new(),
             stuck_workers: HashSet::new(),
         }
@@ -102,7 +105,8 @@ impl Guest {
             .env("TMPDIR", "/tmp")
             .env("TERM", env::var_os("TERM").unwrap_or("linux".into()))
             .env(GROUPS_ENV, if self.has_groups { "yes" } else { "no" })
-            .env(SLOWDOWN_ENV, self.limits.slowdown.to_string());
+            .env(SLOWDOWN_ENV, self.limits.slowdown.to_string())
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 

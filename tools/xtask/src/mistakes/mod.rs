@@ -254,6 +254,8 @@ fn boot(args: &Args, bzimage: PathBuf) -> qemu_test::Args {
         mem: None,
         repeat: 1,
         max_failures: args.max_failures,
+        storm: None,
+        seed: None,
         kernel: Some(bzimage),
         json: None,
         show_command: false,
