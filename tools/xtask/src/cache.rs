@@ -27,7 +27,8 @@ use crate::progress::say;
 /// | `download/` | archives as they came, each whole, or a `.part` to go on with |
 /// | `src/linux-VERSION/` | the kernel as it came, never written to |
 /// | `tree/linux-VERSION/` | the same with the series applied; hard links where nothing differs |
-/// | `build/PROFILE/` | `O=` of the kernel's make |
+/// | `tree/linux-VERSION-mistakes/` | the same with a mistake in it |
+/// | `build/PROFILE/`, `build/PROFILE-mistakes/` | `O=` of the kernel's make |
 /// | `rust-src/` | the standard library's source, where the toolchain has none |
 /// | `tools/` | programs built for this project alone |
 /// | `kdir/` | what the series wrote to trees of the user, and what was there before |

@@ -33,8 +33,8 @@ use crate::{
     verdict::Verdict,
 };
 
-/// After so many failures a mistake has been found well enough.
-const MAX_FAILURES: u32 = 3;
+/// After so many failures a mistake has been found.
+const MAX_FAILURES: u32 = 1;
 
 /// Arguments of `cargo xtask mistakes`.
 #[derive(Debug, clap::Args)]
