@@ -7,9 +7,11 @@
 //! - [`ring`]: a ring in any mode, which never waits for ever
 //! - [`protocol`]: how the guest tells its results
 //! - [`fuzz`]: random programs, judged by the model
+//! - [`null_blk`]: block devices that behave as is wanted
 
 pub mod fuzz;
 pub mod group;
+pub mod null_blk;
 pub mod protocol;
 pub mod ring;
 pub mod sqe;

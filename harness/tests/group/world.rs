@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use harness::ring::{Ring, RingMode, Setup, PATIENCE};
@@ -160,10 +160,7 @@ pub(crate) fn open_direct(device: &Path) -> File {
 }
 
 /// A block device of null_blk that behaves as a test wants it, as long as this lives.
-pub(crate) struct NullBlk {
-    config: PathBuf,
-    node: PathBuf,
-}
+pub(crate) struct NullBlk(harness::null_blk::NullBlk);
 
 impl NullBlk {
     /// With these attributes, or the test is skipped.
@@ -173,51 +170,25 @@ impl NullBlk {
 
     /// The same, with sectors that cannot be read or written: from, and to.
     pub(crate) fn with_bad_sectors(attributes: &[(&str, u32)], bad: Option<(u32, u32)>) -> Self {
-        let all = Path::new("/sys/kernel/config/nullb");
-        if !all.exists() {
-            skip!("null_blk cannot be configured");
+        match harness::null_blk::NullBlk::with_bad_sectors(attributes, bad) {
+            Ok(made) => Self(made),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => skip!("{error}"),
+            Err(error) => panic!("making a device of null_blk: {error}"),
         }
-        let name = format!("nullb-{}", std::process::id());
-        let made = Self {
-            config: all.join(&name),
-            node: Path::new("/dev").join(&name),
-        };
-        std::fs::create_dir(&made.config).expect("making a device of null_blk");
-        if let Some((from, to)) = bad {
-            made.set("badblocks", format!("+{from}-{to}"))
-                .expect("making sectors bad");
-        }
-        for &(attribute, value) in attributes.iter().chain(&[("power", 1)]) {
-            made.set(attribute, value)
-                .unwrap_or_else(|error| panic!("{attribute} = {value}: {error}"));
-        }
-        made
-    }
-
-    fn set(&self, attribute: &str, value: impl ToString) -> std::io::Result<()> {
-        std::fs::write(self.config.join(attribute), value.to_string())
     }
 
     pub(crate) fn open(&self) -> File {
-        open_direct(&self.node)
+        open_direct(self.0.node())
     }
 
     /// Writes that were merged with others before the device saw them. The file is
     /// described in Documentation/block/stat.rst.
     pub(crate) fn write_merges(&self) -> u64 {
-        let name = self.node.file_name().expect("a device has a name");
+        let name = self.0.node().file_name().expect("a device has a name");
         let stat = Path::new("/sys/block").join(name).join("stat");
         let stat = std::fs::read_to_string(stat).expect("statistics of the device");
         let merges = stat.split_whitespace().nth(5).expect("write merges");
         merges.parse().expect("a number")
-    }
-}
-
-impl Drop for NullBlk {
-    fn drop(&mut self) {
-        // The guest has no use for an error here, and the next device has its own name.
-        let _ = self.set("power", 0);
-        let _ = std::fs::remove_dir(&self.config);
     }
 }
 
