@@ -7,8 +7,10 @@
 //! - [`ring`]: a ring in any mode, which never waits for ever
 //! - [`protocol`]: how the guest tells its results
 //! - [`fuzz`]: random programs, judged by the model
+//! - [`bench`]: what the benchmark in the guest tells
 //! - [`null_blk`]: block devices that behave as is wanted
 
+pub mod bench;
 pub mod fuzz;
 pub mod group;
 pub mod null_blk;

@@ -321,6 +321,7 @@ fn execute(args: Args) -> Result<ExitCode> {
         mem_mib: guest::memory(&config),
         disk: Some(image),
         console: Console::File,
+        icount: false,
     };
     let mut live = Live::new();
     let run = qemu::run(

@@ -30,7 +30,9 @@ pub(crate) fn make(image: &Path, bytes: u64, contents: Option<&Path>) -> Result<
     let mut command = Command::new(PROGRAM);
     command
         .env("PATH", &path)
-        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-E", "root_owner=0:0"]);
+        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-E", "root_owner=0:0"])
+        // As on any disk of this century; for a small one it would take 1024.
+        .args(["-b", "4096"]);
     if let Some(contents) = contents {
         command.arg("-d").arg(contents);
     }

@@ -514,6 +514,7 @@ fn judge(
         mem_mib: args.mem.unwrap_or_else(|| guest::memory(&config)),
         disk: None,
         console: Console::File,
+        icount: false,
     };
     say(
         "Running",

@@ -39,6 +39,8 @@ pub(crate) enum Program {
     Copy,
     /// What runs random programs.
     Fuzz,
+    /// What counts instructions.
+    Bench,
 }
 
 impl Program {
@@ -49,6 +51,7 @@ impl Program {
             Self::Tests => "group",
             Self::Copy => "copy",
             Self::Fuzz => "fuzz",
+            Self::Bench => "bench",
         }
     }
 
@@ -56,21 +59,27 @@ impl Program {
     pub(crate) fn path(self) -> String {
         match self {
             Self::Init => "/init".to_owned(),
-            Self::Tests | Self::Copy | Self::Fuzz => format!("/bin/{}", self.name()),
+            Self::Tests | Self::Copy | Self::Fuzz | Self::Bench => format!("/bin/{}", self.name()),
         }
     }
 
     /// cargo's subcommand for it. A test binary has to come from `cargo test`.
     fn subcommand(self) -> &'static [&'static str] {
         match self {
-            Self::Init | Self::Copy | Self::Fuzz => &["build"],
+            Self::Init | Self::Copy | Self::Fuzz | Self::Bench => &["build"],
             Self::Tests => &["test", "--no-run"],
         }
     }
 
+    /// Whether it has the checks of a debug build: not where its own instructions are
+    /// among those that are counted.
+    fn checked(self) -> bool {
+        self != Self::Bench
+    }
+
     fn selection(self) -> [&'static str; 2] {
         let kind = match self {
-            Self::Init | Self::Fuzz => "--bin",
+            Self::Init | Self::Fuzz | Self::Bench => "--bin",
             Self::Copy => "--example",
             Self::Tests => "--test",
         };
@@ -98,18 +107,22 @@ struct Target {
     name: String,
 }
 
-/// The commands that build these programs. One would do, but `cargo test` would
-/// also build the example as a test.
+/// The commands that build these programs. `cargo test` would also build the example
+/// as a test, and the checks of a debug build are on or off for a whole command.
 fn commands(programs: &[Program]) -> Result<Vec<Vec<String>>> {
     let target = run_dir::target()?.join("guest");
     let target = target
         .to_str()
         .with_context(|| format!("{} is not UTF-8", target.display()))?;
     let mut commands = Vec::new();
-    for subcommand in [&["build"][..], &["test", "--no-run"][..]] {
+    for (subcommand, checked) in [
+        (&["build"][..], true),
+        (&["build"][..], false),
+        (&["test", "--no-run"][..], true),
+    ] {
         let chosen: Vec<_> = programs
             .iter()
-            .filter(|program| program.subcommand() == subcommand)
+            .filter(|program| program.subcommand() == subcommand && program.checked() == checked)
             .collect();
         if chosen.is_empty() {
             continue;
@@ -129,7 +142,11 @@ fn commands(programs: &[Program]) -> Result<Vec<Vec<String>>> {
             // build, and with the names in a backtrace.
             "--release",
             "--config",
-            "profile.release.debug-assertions=true",
+            if checked {
+                "profile.release.debug-assertions=true"
+            } else {
+                "profile.release.debug-assertions=false"
+            },
             "--config",
             "profile.release.strip='debuginfo'",
         ]);

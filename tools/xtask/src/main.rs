@@ -2,6 +2,7 @@
 //! `cargo xtask`: builds, boots and judges the patched kernel.
 
 mod apt;
+mod bench;
 mod build;
 mod cache;
 mod checks;
@@ -51,6 +52,8 @@ enum Command {
     Shell(shell::Args),
     /// Boot the kernel, and copy a file to several places with groups.
     Demo(demo::Args),
+    /// Count what requests cost, before and after, in instructions.
+    Bench(bench::Args),
     /// Show what this machine lacks, and the command that gets it.
     Doctor(doctor::Args),
     /// Check the patch series, lay it out as a git tree, or take edits back.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(args),
         Command::Shell(args) => shell::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Series(args) => series::run(args),
         Command::Mistakes(args) => mistakes::run(args),

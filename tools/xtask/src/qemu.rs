@@ -46,6 +46,10 @@ const GRACE: Duration = Duration::from_secs(3);
 /// are for tests of IOPOLL. Nothing here needs to be safe from the guest's programs.
 const CMDLINE: &str = "console=ttyS0 panic=-1 oops=panic printk.devkmsg=on nokaslr mitigations=off virtio_blk.poll_queues=1 null_blk.poll_queues=1";
 
+/// What the kernel is told besides where time is counted in instructions: not to
+/// doubt the time stamp counter, which is what does the counting.
+const CMDLINE_ICOUNT: &str = " tsc=reliable";
+
 /// Where the console goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Console {
@@ -63,6 +67,9 @@ pub(crate) struct Machine {
     pub(crate) mem_mib: u32,
     pub(crate) disk: Option<PathBuf>,
     pub(crate) console: Console,
+    /// Whether time goes on by a nanosecond an instruction, and by nothing else. Then
+    /// two runs do the same. Needs TCG and one processor.
+    pub(crate) icount: bool,
 }
 
 /// QEMU takes a comma in a value for the end of it, unless it is doubled.
@@ -86,6 +93,7 @@ impl Machine {
             mem_mib,
             disk,
             console,
+            icount,
         } = self;
         let in_dir = |prefix: &str, name: &str| {
             let mut option = OsString::from(prefix);
@@ -97,7 +105,12 @@ impl Machine {
             "-M",
             "q35",
             "-accel",
-            accel.option(),
+            // Counting does not go with a thread for each processor.
+            if *icount {
+                "tcg,thread=single"
+            } else {
+                accel.option()
+            },
             "-cpu",
             "max",
             "-smp",
@@ -114,7 +127,13 @@ impl Machine {
         .to_vec();
         line.extend(["-kernel".into(), kernel.clone().into_os_string()]);
         line.extend(["-initrd".into(), dir.join(INITRAMFS).into_os_string()]);
-        line.extend(["-append".into(), CMDLINE.into()]);
+        let mut append = OsString::from(CMDLINE);
+        if *icount {
+            line.extend(["-icount", "shift=0,sleep=off"].map(OsString::from));
+            line.extend(["-rtc", "base=2026-01-01,clock=vm"].map(OsString::from));
+            append.push(CMDLINE_ICOUNT);
+        }
+        line.extend(["-append".into(), append]);
         line.push("-chardev".into());
         line.push(match console {
             Console::File => in_dir("file,id=console,path=", CONSOLE),
@@ -490,6 +509,7 @@ mod tests {
             mem_mib: 1024,
             disk: None,
             console: Console::File,
+            icount: false,
         }
     }
 
@@ -509,6 +529,19 @@ mod tests {
              -chardev file,id=results,path=/run/results.jsonl -device virtio-serial-pci \
              -device virtserialport,chardev=results,name=sqe-group.results"
         );
+    }
+
+    #[test]
+    fn a_guest_that_counts_instructions() {
+        let machine = Machine {
+            smp: 1,
+            icount: true,
+            ..machine()
+        };
+        let line = text(&machine, Accel::Tcg, "/run");
+        assert!(line.contains("-accel tcg,thread=single "), "{line}");
+        assert!(line.contains("-icount shift=0,sleep=off "), "{line}");
+        assert!(line.contains(" tsc=reliable' "), "{line}");
     }
 
     #[test]

@@ -644,6 +644,7 @@ fn run_one(
         mem_mib,
         disk: Some(image),
         console: Console::File,
+        icount: false,
     };
     let total = u32::try_from(tests.len())
         .ok()
@@ -921,6 +922,7 @@ fn show(args: &Args) -> Result<ExitCode> {
             mem_mib: args.mem.unwrap_or_else(|| guest::memory("")),
             disk: Some(Path::new("target/qemu-test/RUN").join(DISK)),
             console: Console::File,
+            icount: false,
         };
         for accel in &accels {
             let line = machine.command_line(*accel, Path::new("target/qemu-test/RUN"));

@@ -187,6 +187,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         mem_mib: mem.unwrap_or_else(|| guest::memory(&config)),
         disk: Some(image),
         console: Console::Terminal,
+        icount: false,
     };
     let line = machine.command_line(accel, dir.path());
     qemu::write_command(&line, &dir)?;
