@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use harness::ring::{Cqe, Ring, RingMode, Setup, SyncCancel, PATIENCE};
+use harness::ring::{Cqe, Ring, RingMode, Setup, SyncCancel};
 
 use super::program::Program;
-use super::Yard;
+use super::{life, Yard};
 use crate::op::{self, CANCEL_ALL, CANCEL_ANY, IORING_CQE_F_MORE, IORING_CQE_F_NOTIF};
 use harness::fuzz::generate::Random;
 
@@ -184,7 +184,7 @@ impl Ledger {
         self.reap();
         while self.owed() > 0 {
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < life(),
                 "{:?}: never came: {:x?}\nof what was submitted and posted:\n{}",
                 self.mode(),
                 self.late(),

@@ -16,7 +16,7 @@ use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime};
 
-use harness::protocol::{SEED_ENV, STORM_ENV};
+use harness::protocol::{SEED_ENV, SLOWDOWN_ENV, STORM_ENV};
 use harness::ring::RingMode;
 
 use crate::exit::{wait_for_child, wait_for_release};
@@ -24,8 +24,10 @@ use crate::files::file_with;
 use crate::world::{open_direct, ring, udp_pair, Pipe};
 use harness::fuzz::generate::Random;
 
-/// No process of a storm lives longer, not even where everything is slow.
-const LIFE: Duration = Duration::from_secs(18);
+/// No process of a storm lives longer, and nothing in it takes longer to end.
+fn life() -> Duration {
+    Duration::from_secs(8) * number(SLOWDOWN_ENV).map_or(1, |factor| factor as u32)
+}
 
 /// Rounds of a run that nobody gave time.
 const ROUNDS: u64 = 16;
@@ -120,7 +122,7 @@ fn round(seed: u64) {
         // SAFETY: A child that was not waited for.
         assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
     }
-    let status = wait_for_child(child, LIFE);
+    let status = wait_for_child(child, life());
     assert!(
         status == 0 || (end == End::Kill && libc::WTERMSIG(status) == libc::SIGKILL),
         "the process of a storm ended with status {status:#x}"
