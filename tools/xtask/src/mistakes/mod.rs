@@ -383,6 +383,9 @@ fn how(outcome: &Outcome) -> String {
 }
 
 fn table(outcomes: &[Outcome]) -> String {
+    if outcomes.is_empty() {
+        return String::new();
+    }
     let mut rows = vec![["mistake", "V1", "found by", "how"].map(str::to_owned)];
     for outcome in outcomes {
         rows.push([
@@ -439,6 +442,7 @@ mod tests {
         let mut missed = outcome(&[]);
         missed.found = false;
         missed.verdict = Some(Verdict::Passed);
+        assert_eq!(table(&[]), "");
         let text = table(&[splat, missed]);
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("mistake  V1  found by"), "{text}");
