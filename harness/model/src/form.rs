@@ -33,6 +33,8 @@ pub struct Asked {
 pub enum Bad {
     /// Found before its flags have had any effect, with this error.
     Early(i32),
+    /// Restrictions of the ring forbid it, with this error.
+    Refused(i32),
     /// Found after that.
     Late(i32),
 }
@@ -97,7 +99,7 @@ impl Memory {
             return Some(EINVAL);
         }
         self.skips |= sqe.skip;
-        if place == Place::Member && (sqe.drain || sqe.link.is_some() || sqe.deadline) {
+        if place == Place::Member && sqe.drain {
             // F4
             return Some(EINVAL);
         }
@@ -105,6 +107,13 @@ impl Memory {
             return Some(EOPNOTSUPP);
         }
         self.drains |= sqe.drain;
+        if let Some(Bad::Refused(error)) = sqe.bad {
+            return Some(error);
+        }
+        if place == Place::Member && (sqe.link.is_some() || sqe.deadline) {
+            // F4
+            return Some(EINVAL);
+        }
         if sqe.deadline && place != Place::Behind {
             return Some(EINVAL);
         }
@@ -142,7 +151,8 @@ impl Memory {
                 rest: true,
             });
             self.skips |= asked[at].skip && !matches!(asked[at].bad, Some(Bad::Early(_)));
-            self.cut = asked[at].group && at + 1 < asked.len();
+            // What could not be taken belongs to it too, or nobody knows.
+            self.cut = asked[at].group && (at + 1 < asked.len() || cut.is_some());
             at += 1;
         }
         while at < asked.len() {
@@ -341,6 +351,21 @@ mod tests {
     }
 
     #[test]
+    fn restrictions_go_for_members() {
+        let refused = Asked {
+            bad: Some(Bad::Refused(-13)),
+            ..PLAIN
+        };
+
+        assert_eq!(errors(&[MORE, refused]), [None, Some(-13)]);
+        let drains = Asked {
+            drain: true,
+            ..refused
+        };
+        assert_eq!(errors(&[MORE, drains]), [None, Some(EINVAL)]);
+    }
+
+    #[test]
     fn f4_a_deadline_leads_nothing() {
         let leader = Asked {
             group: true,
@@ -363,6 +388,17 @@ mod tests {
             [second[0].rest, second[1].rest, second[2].rest],
             [true, true, false]
         );
+    }
+
+    #[test]
+    fn f6_what_is_left_can_be_cut_again() {
+        let mut memory = Memory::default();
+
+        for cut in [Some(EINVAL), Some(EINVAL), None] {
+            assert!(!memory.form(&[MORE, MORE], cut).is_empty());
+            assert_eq!(memory.cut, cut.is_some());
+        }
+        assert!(!memory.form(&[PLAIN], None)[0].rest);
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub struct Shape {
     entries: u32,
     cq_entries: Option<u32>,
     submit_all: bool,
+    restricted: bool,
     /// A ring that has seen a CQE_SKIP_SUCCESS has no drains any more.
     skips: bool,
 }
@@ -59,6 +60,7 @@ impl Shape {
             // As small as it may be, so that it overflows.
             cq_entries: random.percent(40).then_some(entries),
             submit_all: random.percent(25),
+            restricted: random.percent(15),
             skips: random.percent(70),
         }
     }
@@ -115,6 +117,7 @@ impl Generator<'_> {
             entries,
             cq_entries,
             submit_all,
+            restricted,
             skips: _,
         } = self.shape;
         let mut program = Program {
@@ -122,6 +125,7 @@ impl Generator<'_> {
             entries,
             cq_entries,
             submit_all,
+            restricted,
             steps: Vec::new(),
             end: self.random.pick(&[End::Feed, End::Feed, End::Hangup]),
         };
@@ -254,8 +258,11 @@ impl Generator<'_> {
     fn op(&mut self) -> Op {
         let what = self.what();
         let mut op = Op::new(self.number(), what);
-        op.skip = self.random.percent(self.skip);
-        op.worker = self.random.percent(self.worker) && what != What::CancelAny;
+        // Not one whose end is not waited for: it would strike later programs. Nor one in a worker,
+        // as it strikes itself.
+        let any = what == What::CancelAny;
+        op.skip = self.random.percent(self.skip) && !any;
+        op.worker = self.random.percent(self.worker) && !any;
         op.extended = self.random.percent(5);
         op.personality = self.random.percent(3);
         if matches!(what, What::Nop(_)) && self.random.percent(self.flaw) {

@@ -4,8 +4,10 @@
 use std::fmt::{self, Write as _};
 
 use io_uring::opcode;
+use io_uring::squeue::Flags;
 
 use crate::ring::RingMode;
+use crate::sqe::{RawSqe, IOSQE_HAS_EXT_FLAGS};
 
 /// What an SQE is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,25 @@ impl Flaw {
         match self {
             Self::Flag => -libc::EOPNOTSUPP,
             _ => -libc::EINVAL,
+        }
+    }
+
+    /// Spoils an SQE, which must be that of a NOP.
+    pub fn put_into(self, sqe: &mut RawSqe) {
+        assert_eq!(sqe.opcode, opcode::Nop::CODE);
+        match self {
+            Self::Opcode => sqe.opcode = 0xfe,
+            Self::Flag => sqe.flags |= Flags::BUFFER_SELECT.bits(),
+            Self::Field => sqe.ioprio = 1,
+            Self::Personality => {
+                sqe.flags |= IOSQE_HAS_EXT_FLAGS;
+                sqe.ext_personality = 77;
+            }
+            Self::ExtFlag => {
+                sqe.flags |= IOSQE_HAS_EXT_FLAGS;
+                sqe.ext_flags |= 0x20;
+            }
+            Self::Prep => sqe.op_flags |= 1 << 31,
         }
     }
 
@@ -396,6 +417,8 @@ pub struct Program {
     pub cq_entries: Option<u32>,
     /// `SUBMIT_ALL` beside the mode
     pub submit_all: bool,
+    /// The ring refuses `IOSQE_ASYNC`, and to sync
+    pub restricted: bool,
     /// What is done
     pub steps: Vec<Step>,
     /// And at last
@@ -413,6 +436,7 @@ impl Program {
             entries: ENTRIES,
             cq_entries: None,
             submit_all: false,
+            restricted: false,
             steps: Vec::new(),
             end: End::Feed,
         }
@@ -436,6 +460,13 @@ impl Program {
     #[must_use]
     pub const fn submit_all(mut self) -> Self {
         self.submit_all = true;
+        self
+    }
+
+    /// The ring has restrictions: no `IOSQE_ASYNC`, and no fsync.
+    #[must_use]
+    pub const fn restricted(mut self) -> Self {
+        self.restricted = true;
         self
     }
 
@@ -540,6 +571,7 @@ impl Program {
             entries,
             cq_entries,
             submit_all,
+            restricted,
             steps,
             end,
         } = self;
@@ -554,6 +586,9 @@ impl Program {
         }
         if *submit_all {
             call(".submit_all()");
+        }
+        if *restricted {
+            call(".restricted()");
         }
         for step in steps {
             match step {

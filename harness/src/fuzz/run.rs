@@ -13,15 +13,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::opcode;
+use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, TimeoutFlags, Timespec};
 use model::accept::{Cancel, Case, Ending, Outside, Request, Seen, Target, NEVER};
 use model::form::{Asked, Bad, Memory};
 use model::Link;
 
-use super::program::{End, Flaw, LinkFlag, Op, Program, Step, Timer, What};
+use super::program::{End, LinkFlag, Op, Program, Step, Timer, What};
 use crate::protocol::SLOWDOWN_ENV;
-use crate::ring::{Cqe, Ring, Setup, SyncCancel};
+use crate::ring::{
+    Cqe, Ring, Setup, SyncCancel, IORING_REGISTER_ENABLE_RINGS, IORING_REGISTER_RING_FDS,
+    IORING_REGISTER_SYNC_CANCEL, IORING_UNREGISTER_RING_FDS,
+};
 use crate::sqe::{ExtEntry, Support, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS};
 
 const IORING_NOP_INJECT_RESULT: u32 = 1 << 0;
@@ -70,6 +74,24 @@ impl Failure {
         }
     }
 }
+
+/// All but [`REFUSED`] and fsync.
+fn restrictions() -> Vec<Restriction> {
+    let register = [
+        IORING_REGISTER_ENABLE_RINGS,
+        IORING_REGISTER_RING_FDS,
+        IORING_UNREGISTER_RING_FDS,
+        IORING_REGISTER_SYNC_CANCEL,
+    ];
+    let opcodes = (0..=opcode::SendMsgZc::CODE).filter(|code| *code != opcode::Fsync::CODE);
+    let mut all = vec![Restriction::sqe_flags_allowed(!REFUSED.bits())];
+    all.extend(opcodes.map(Restriction::sqe_op));
+    all.extend(register.map(|op| Restriction::register_op(op as u8)));
+    all
+}
+
+/// The flag that a restricted ring refuses.
+const REFUSED: Flags = Flags::ASYNC;
 
 /// How long to wait for a CQE that need not come.
 const LATE: Duration = Duration::from_millis(10);
@@ -220,6 +242,7 @@ impl Session {
             entries,
             cq_entries,
             submit_all,
+            restricted,
             steps: _,
             end: _,
         } = program;
@@ -230,8 +253,19 @@ impl Session {
         if *submit_all {
             setup = setup.submit_all();
         }
-        let ring = setup.build()?;
-        let personality = ring.submitter().register_personality()?;
+        let (ring, personality) = if *restricted {
+            // For a ring that is not enabled yet.
+            let mut ring = setup.disabled().build()?;
+            let personality = ring.submitter().register_personality()?;
+            ring.submitter()
+                .register_restrictions(&mut restrictions())?;
+            ring.enable()?;
+            (ring, personality)
+        } else {
+            let ring = setup.build()?;
+            let personality = ring.submitter().register_personality()?;
+            (ring, personality)
+        };
         Ok(Self {
             ring,
             memory: Memory::default(),
@@ -451,6 +485,7 @@ impl Run<'_> {
         };
         let (_, end) = self.last_steps();
         let polled = iopoll && !matches!(op.what, What::Nop(_) | What::NopTw(_) | What::ReadDevice);
+        let restricted = self.program.restricted && (op.worker || op.code() == opcode::Fsync::CODE);
         let refused = polled && !matches!(op.code(), opcode::Read::CODE | opcode::Write::CODE);
 
         let endings = match op.what {
@@ -514,6 +549,7 @@ impl Run<'_> {
                 zero_copy: false,
                 bad: match op.flaw {
                     Some(flaw) if flaw.is_early() => Some(Bad::Early(flaw.error())),
+                    _ if restricted => Some(Bad::Refused(-libc::EACCES)),
                     Some(flaw) => Some(Bad::Late(flaw.error())),
                     None if refused => Some(Bad::Late(EINVAL)),
                     None => None,
@@ -655,20 +691,8 @@ impl Run<'_> {
             raw.flags |= IOSQE_HAS_EXT_FLAGS;
             raw.ext_personality = self.session.personality as u8;
         }
-        match flaw {
-            Some(Flaw::Opcode) => raw.opcode = 0xfe,
-            Some(Flaw::Flag) => raw.flags |= Flags::BUFFER_SELECT.bits(),
-            Some(Flaw::Field) => raw.ioprio = 1,
-            Some(Flaw::Personality) => {
-                raw.flags |= IOSQE_HAS_EXT_FLAGS;
-                raw.ext_personality = 77;
-            }
-            Some(Flaw::ExtFlag) => {
-                raw.flags |= IOSQE_HAS_EXT_FLAGS;
-                raw.ext_flags |= 0x20;
-            }
-            Some(Flaw::Prep) => raw.op_flags |= 1 << 31,
-            None => {}
+        if let Some(flaw) = flaw {
+            flaw.put_into(raw);
         }
         Ok(entry)
     }

@@ -142,6 +142,7 @@ fn candidates(program: &Program) -> Vec<Program> {
         |program: &mut Program| program.entries = 64,
         |program: &mut Program| program.cq_entries = None,
         |program: &mut Program| program.submit_all = false,
+        |program: &mut Program| program.restricted = false,
         |program: &mut Program| program.end = End::Feed,
     ] {
         let mut next = program.clone();

@@ -131,6 +131,7 @@ mod drain;
 mod exit;
 mod files;
 mod form;
+mod fuzz;
 mod interface;
 mod issue;
 mod multishot;

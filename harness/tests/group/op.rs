@@ -7,8 +7,9 @@ use std::num::NonZeroU8;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
+pub(crate) use harness::fuzz::Flaw;
 use harness::ring::Ring;
-use harness::sqe::{ExtEntry, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS};
+use harness::sqe::{ExtEntry, IOSQE_EXT_SQE_GROUP};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd, Timespec};
 use io_uring::{opcode, types};
@@ -77,42 +78,6 @@ pub(crate) enum Kind {
 
 impl Kind {
     pub(crate) const ALL: [Self; 3] = [Self::Inline, Self::TaskWork, Self::Worker];
-}
-
-/// What can be wrong with an SQE, found at different depths of its
-/// initialisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    /// No such opcode
-    Opcode,
-    /// A flag that the opcode does not take
-    Flag,
-    /// A field that the opcode does not take
-    Field,
-    /// A personality that is not registered
-    Personality,
-    /// An extended flag that does not exist
-    ExtFlag,
-    /// Something that only the opcode's own preparation sees
-    Prep,
-}
-
-impl Flaw {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Opcode,
-        Self::Flag,
-        Self::Field,
-        Self::Personality,
-        Self::ExtFlag,
-        Self::Prep,
-    ];
-
-    pub(crate) const fn error(self) -> i32 {
-        match self {
-            Self::Flag => -libc::EOPNOTSUPP,
-            _ => -libc::EINVAL,
-        }
-    }
 }
 
 /// Memory that lives as long as the process.
@@ -264,29 +229,7 @@ impl Op {
     }
 
     pub(crate) fn flawed(self, flaw: Flaw) -> Self {
-        self.edit(|sqe| match flaw {
-            Flaw::Opcode => sqe.opcode = 0xfe,
-            Flaw::Flag => {
-                assert_eq!(sqe.opcode, opcode::Nop::CODE);
-                sqe.flags |= Flags::BUFFER_SELECT.bits();
-            }
-            Flaw::Field => {
-                assert_eq!(sqe.opcode, opcode::Nop::CODE);
-                sqe.ioprio = 1;
-            }
-            Flaw::Personality => {
-                sqe.flags |= IOSQE_HAS_EXT_FLAGS;
-                sqe.ext_personality = 77;
-            }
-            Flaw::ExtFlag => {
-                sqe.flags |= IOSQE_HAS_EXT_FLAGS;
-                sqe.ext_flags |= 0x20;
-            }
-            Flaw::Prep => {
-                assert_eq!(sqe.opcode, opcode::Nop::CODE);
-                sqe.op_flags |= 1 << 31;
-            }
-        })
+        self.edit(|sqe| flaw.put_into(sqe))
     }
 
     pub(crate) fn user_data(&self) -> u64 {
