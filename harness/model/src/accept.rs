@@ -550,7 +550,9 @@ impl View<'_> {
             if self.case.memory.drains || !issued || !request.inline {
                 continue;
             }
-            if let Some(end) = self.cqe(target) {
+            // Open: a worker may still have it in its hands.
+            let released = self.case.requests[target].inline;
+            if let Some(end) = self.cqe(target).filter(|_| released) {
                 if end.step < own.submission.step && cqe.res != ENOENT {
                     return Err(broken("X1, X2: -ENOENT if it is done", id));
                 }
@@ -948,10 +950,10 @@ impl Walk<'_> {
             until = until.max(ending.from);
         }
         let waited = self.request(head).stops && !self.request(head).inline;
-        let alone = program.members(element).is_empty() && led.res == ECANCELED;
+        let cancelled = led.res == ECANCELED;
         Ok(Start {
             since: until,
-            stopped: either(stopped, by_itself.filter(|_| waited)).filter(|_| alone),
+            stopped: either(stopped, by_itself.filter(|_| waited)).filter(|_| cancelled),
         })
     }
 
