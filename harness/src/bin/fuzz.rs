@@ -148,6 +148,9 @@ impl Fuzzer {
             }
             let program = generate::program(&mut random, shape);
             set(&self.running, Some((program.clone(), seed, Instant::now())));
+            self.progress.programs += 1;
+            self.progress.sqes += program.len() as u64;
+            self.progress.groups += groups(&program);
             let ring = match session.take() {
                 Some(session) => session,
                 None => Session::new(&program)?,
@@ -156,9 +159,6 @@ impl Fuzzer {
                 Ok(ring) => session = ring,
                 Err(failure) => return Ok(Some(Found::new(program, failure, seed, nth))),
             }
-            self.progress.programs += 1;
-            self.progress.sqes += program.len() as u64;
-            self.progress.groups += groups(&program);
             if self.spoke.elapsed() >= EVERY {
                 self.spoke = Instant::now();
                 let progress = self.progress();
@@ -169,7 +169,7 @@ impl Fuzzer {
         let Some(session) = session else {
             return Ok(None);
         };
-        let late = session.finish().err();
+        let late = session.finish(self.runner.patience()).err();
         // It says which program it was.
         Ok(late.and_then(|failure| {
             let program = failure.program.clone()?;

@@ -56,7 +56,7 @@ pub enum Line {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
-    /// Programs that were run.
+    /// Programs that were run, the one that was found included.
     pub programs: u64,
     /// Their SQEs.
     pub sqes: u64,

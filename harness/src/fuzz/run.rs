@@ -16,7 +16,7 @@ use io_uring::opcode;
 use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, TimeoutFlags, Timespec};
-use model::accept::{Cancel, Case, Ending, Outside, Request, Seen, Target, NEVER};
+use model::accept::{Cancel, Case, Ending, Outside, Rejection, Request, Seen, Target, NEVER};
 use model::form::{Asked, Bad, Memory};
 use model::Link;
 
@@ -205,15 +205,21 @@ struct Past {
 }
 
 impl Past {
-    fn judge(&self) -> Result<(), Failure> {
-        let Err(rejection) = self.case.accept(&self.seen) else {
-            return Ok(());
-        };
-        Err(Failure {
+    /// Whether more has to come, if it is accepted.
+    fn judge(&self) -> Result<bool, Failure> {
+        match self.case.accept(&self.seen) {
+            Ok(()) => Ok(false),
+            Err(rejection) if rejection.lacking => Ok(true),
+            Err(rejection) => Err(self.failure(rejection)),
+        }
+    }
+
+    fn failure(&self, rejection: Rejection) -> Failure {
+        Failure {
             rule: rejection.rule.to_owned(),
             details: details(&self.program, &self.seen, &[]),
             program: Some(self.program.clone()),
-        })
+        }
     }
 }
 
@@ -279,7 +285,7 @@ impl Session {
     /// # Errors
     ///
     /// Fails if the model does not accept what came of an earlier program.
-    pub fn finish(mut self) -> Result<(), Failure> {
+    pub fn finish(mut self, patience: Duration) -> Result<(), Failure> {
         if !self
             .past
             .iter()
@@ -288,16 +294,33 @@ impl Session {
         {
             return Ok(());
         }
-        thread::sleep(LATE);
-        for cqe in self.ring.arrived() {
-            if !self.belated(&cqe) {
-                return Err(Failure {
-                    details: format!("posted: {:#x}={}", cqe.user_data, cqe.result),
-                    ..Failure::new("C1: a CQE of no request".to_owned())
-                });
+        let start = Instant::now();
+        loop {
+            thread::sleep(LATE);
+            for cqe in self.ring.arrived() {
+                if !self.belated(&cqe) {
+                    return Err(Failure {
+                        details: format!("posted: {:#x}={}", cqe.user_data, cqe.result),
+                        ..Failure::new("C1: a CQE of no request".to_owned())
+                    });
+                }
+            }
+            let mut lacks = false;
+            for past in &self.past {
+                lacks |= past.judge()?;
+            }
+            if !lacks {
+                return Ok(());
+            }
+            if start.elapsed() > patience {
+                let mut past = self.past.iter();
+                return match past.find_map(|past| Some((past, past.case.accept(&past.seen).err()?)))
+                {
+                    Some((past, rejection)) => Err(past.failure(rejection)),
+                    None => Ok(()),
+                };
             }
         }
-        self.past.iter().try_for_each(Past::judge)
     }
 
     /// Takes a CQE of an earlier program. `false` if it is of none.
@@ -371,7 +394,7 @@ impl Runner {
         let session = Session::new(program)
             .map_err(|error| Failure::new(format!("the ring cannot be set up: {error}")))?;
         match self.run(program, session)? {
-            Some(session) => session.finish(),
+            Some(session) => session.finish(self.patience),
             None => Ok(()),
         }
     }
@@ -804,7 +827,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn judge(&self) -> Result<(), model::accept::Rejection> {
+    fn judge(&self) -> Result<(), Rejection> {
         self.case.accept(&self.seen)
     }
 
@@ -928,7 +951,9 @@ impl Run<'_> {
                 ..self.case.memory()
             };
             if self.belated {
-                self.session.past.iter().try_for_each(Past::judge)?;
+                for past in &self.session.past {
+                    past.judge()?;
+                }
             }
             self.session.past.push(Past {
                 program: self.program.clone(),

@@ -25,10 +25,17 @@ pub(crate) struct Args {
 }
 
 /// What `--all` adds.
-const ALL: [&str; 3] = [
+const ALL: [&str; 4] = [
     "cargo xtask qemu-test --profile off",
     "cargo xtask qemu-test --profile debug",
     "cargo xtask qemu-test --profile kcsan",
+    "cargo xtask fuzz --profile debug --count 2000",
+];
+
+/// Random programs: the same as the last time, and others.
+const FUZZ: [&str; 2] = [
+    "cargo xtask fuzz --seed 1 --count 3000",
+    "cargo xtask fuzz --count 2000",
 ];
 
 /// The commands of README.md that must be there: the two that it promises, and the
@@ -183,6 +190,7 @@ fn steps(host_only: bool, all: bool) -> Result<Vec<Step>> {
     let mut rest = vec!["cargo xtask series check".to_owned()];
     rest.extend(PROMISED[1..].iter().map(|line| (*line).to_owned()));
     rest.extend(commands(&readme));
+    rest.extend(FUZZ.map(str::to_owned));
     if all {
         rest.extend(ALL.map(str::to_owned));
     }

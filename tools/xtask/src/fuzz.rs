@@ -124,8 +124,9 @@ struct Report {
     seed: u64,
     smp: u32,
     accel: Accel,
-    /// When it was found, or at the end.
     progress: Progress,
+    /// Programs until something was found.
+    found_after: Progress,
     programs_per_second: f64,
     found: Option<Line>,
     /// The first rule that found something in the kernel's log.
@@ -329,7 +330,8 @@ fn execute(args: &Args) -> Result<ExitCode> {
         return Ok(interrupt::STATUS.into());
     }
     let failed = u32::from(report.verdict != Verdict::Passed);
-    let passed = u32::try_from(report.progress.programs).unwrap_or(u32::MAX);
+    let passed = report.progress.programs.saturating_sub(failed.into());
+    let passed = u32::try_from(passed).unwrap_or(u32::MAX);
     report::print(&report::closing(passed, failed, 0));
     Ok(report.verdict.into())
 }
@@ -400,7 +402,7 @@ fn find_mistakes(args: &Args) -> Result<ExitCode> {
             format!(
                 "{} after {} programs: {}",
                 mistake.name,
-                report.progress.programs,
+                report.found_after.programs,
                 how(&report)
             ),
         );
@@ -438,8 +440,8 @@ fn table(reports: &[Report]) -> String {
     rows.extend(reports.iter().map(|report| {
         [
             report.mistake.clone().unwrap_or_default(),
-            report.progress.programs.to_string(),
-            (report.progress.ms / 1000).to_string(),
+            report.found_after.programs.to_string(),
+            (report.found_after.ms / 1000).to_string(),
             how(report),
         ]
     }));
@@ -603,9 +605,8 @@ fn judge(
     if verdict != Verdict::Failed && !advice.is_empty() {
         let _ = writeln!(text, "{advice}");
     }
-    let (log, progress) = match complaint {
-        Some((rule, progress)) if found.is_none() => (Some(rule), progress),
-        Some((rule, _)) => (Some(rule), last),
+    let (log, found_after) = match complaint {
+        Some((rule, then)) => (Some(rule), then),
         None => (None, last),
     };
     Ok(Report {
@@ -615,7 +616,8 @@ fn judge(
         seed,
         smp: args.smp,
         accel: run.accel,
-        progress,
+        progress: last,
+        found_after,
         programs_per_second: rate(&last),
         found,
         log,
