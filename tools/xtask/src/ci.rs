@@ -42,6 +42,10 @@ const FUZZ: [&str; 2] = [
 /// one that tests.
 const PROMISED: [&str; 3] = ["make LLVM=1", "make LLVM=1 demo", "cargo xtask qemu-test"];
 
+/// Whether plain requests, chains or groups cost more than is on record. The rest of
+/// what is on record takes longer than it tells.
+const COSTS: &str = "cargo xtask bench --quick --check";
+
 /// Commands that are for people.
 const INTERACTIVE: [&str; 4] = [
     "cargo xtask shell",
@@ -191,6 +195,7 @@ fn steps(host_only: bool, all: bool) -> Result<Vec<Step>> {
     rest.extend(PROMISED[1..].iter().map(|line| (*line).to_owned()));
     rest.extend(commands(&readme));
     rest.extend(FUZZ.map(str::to_owned));
+    rest.push(COSTS.to_owned());
     if all {
         rest.extend(ALL.map(str::to_owned));
     }

@@ -82,7 +82,12 @@ pub(super) fn write(
 
 /// What was measured, by what was it built, and how well does it repeat.
 fn machine(results: &Results) -> String {
-    let mut lines = vec![format!("* {}", results.patched.version)];
+    // Not when and how often it was built.
+    let version = &results.patched.version;
+    let mut lines = vec![format!(
+        "* {}",
+        version.split(" #").next().unwrap_or(version)
+    )];
     for compiler in &results.compilers {
         lines.push(format!("* {compiler}"));
     }
@@ -122,6 +127,7 @@ fn replace(text: &str, name: &str, new: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::tables;
 
     #[test]
     fn only_what_is_between_the_marks_changes() {
@@ -129,6 +135,29 @@ mod tests {
         let once = replace(text, "x", "new\n").unwrap();
         assert_eq!(once, "a\n\n.. begin x\n\nnew\n\n.. end x\n\nb\n");
         assert_eq!(replace(&once, "x", "new\n").unwrap(), once);
+    }
+
+    /// What stands between the marks.
+    fn part<'a>(text: &'a str, name: &str) -> &'a str {
+        let (_, rest) = text.split_once(&format!("{BEGIN}{name}\n")).unwrap();
+        let (part, _) = rest.split_once(&format!("{END}{name}\n")).unwrap();
+        part.trim()
+    }
+
+    #[test]
+    fn the_document_and_the_record_are_of_one_run() {
+        let text = include_str!("../../../../Documentation/performance.rst");
+        let record: Vec<Target> =
+            serde_json::from_str(include_str!("../../../../Documentation/performance.json"))
+                .unwrap();
+        assert_eq!(part(text, "verdict"), tables::verdict(&record).rst().trim());
+        let missed = tables::missed(&record);
+        let expected = if missed.rows.is_empty() {
+            NOTHING.to_owned()
+        } else {
+            missed.rst()
+        };
+        assert_eq!(part(text, "missed"), expected.trim());
     }
 
     #[test]

@@ -12,8 +12,8 @@ pub(super) struct Table {
     pub(super) rows: Vec<Vec<String>>,
 }
 
-/// What stands where there is no number.
-const NONE: &str = "-";
+/// What stands where there is no number. A dash alone would be a list in a document.
+const NONE: &str = "n/a";
 
 impl Table {
     pub(super) fn new(title: &str, head: &[&str]) -> Self {
@@ -102,7 +102,7 @@ mod tests {
             table().plain(),
             "\nA title\n\n\
              what            base  more\n\
-             NOP            316.0     -\n\
+             NOP            316.0   n/a\n\
              a longer name      9  +0.0\n"
         );
     }
@@ -114,7 +114,7 @@ mod tests {
             "============= ===== ====\n\
              what           base more\n\
              ============= ===== ====\n\
-             NOP           316.0    -\n\
+             NOP           316.0  n/a\n\
              a longer name     9 +0.0\n\
              ============= ===== ====\n"
         );

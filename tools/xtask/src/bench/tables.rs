@@ -267,7 +267,7 @@ fn copies(results: &Results) -> Table {
 
 /// What it takes in memory.
 fn memory(results: &Results) -> Table {
-    let mut table = Table::new("Bytes", &["", "base", "patched", "off"]);
+    let mut table = Table::new("Bytes", &["in memory", "base", "patched", "off"]);
     let kernels = [&results.base, &results.patched, &results.off];
     let row = |of: fn(&harness::bench::Memory) -> u32| {
         kernels
