@@ -129,6 +129,7 @@ mod commands;
 mod complete;
 mod drain;
 mod exit;
+mod faults;
 mod files;
 mod form;
 mod fuzz;
