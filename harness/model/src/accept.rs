@@ -508,11 +508,25 @@ impl View<'_> {
             let Some(first) = ids.clone().filter_map(|id| self.places[id]).min() else {
                 continue;
             };
-            let began = ids.min().unwrap_or(0);
+            let last = ids.clone().filter_map(|id| self.places[id]).max();
+            let (began, ended) = (ids.clone().min().unwrap_or(0), ids.max().unwrap_or(0));
             for cqe in &self.seen[first..] {
                 if cqe.request < began {
                     return Err(broken(
                         "I4: posts after a request that drains, and came before it",
+                        cqe.request,
+                    ));
+                }
+            }
+            // Today nothing at all is started until what drains is done.
+            for cqe in &self.seen[..last.unwrap_or(first)] {
+                let started = self.case.place(cqe.request).is_some_and(|place| {
+                    let issued = !place.chain.program.is_void() && !place.chain.rest;
+                    place.local.is_some() && issued
+                });
+                if cqe.request > ended && started {
+                    return Err(broken(
+                        "I4: posts before a request that drains, and came after it",
                         cqe.request,
                     ));
                 }

@@ -453,6 +453,14 @@ fn i4_drains() {
 }
 
 #[test]
+fn i4_nothing_starts_before_what_drains_is_done() {
+    let case = case([vec![nop(7).drain().more(), waits(1)], vec![nop(8)]]);
+    accepted(&case, &[(1, 1), (0, 7), (2, 8)]);
+    rejected(&case, &[(2, 8), (1, 1), (0, 7)], "I4");
+    rejected(&case, &[(1, 1), (2, 8), (0, 7)], "I4");
+}
+
+#[test]
 fn i5_the_next_element_waits() {
     let case = case([vec![waits(3).link(), nop(1)]]);
     let mut cqes = seen(&[(0, 1), (1, 1)], 4);
