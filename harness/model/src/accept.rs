@@ -191,6 +191,17 @@ impl Case {
                 requests[number].stops = true;
             }
         }
+        // What is linked to one that a worker runs is for that worker too.
+        for chain in &chains {
+            let heads = (0..chain.program.elements.len()).map(|e| chain.program.head(e));
+            let mut worker = false;
+            for head in heads {
+                let request = &mut requests[chain.requests[head]];
+                request.inline &= !worker;
+                request.stops |= worker;
+                worker |= !request.inline;
+            }
+        }
         self.submissions.push(Submission {
             step,
             first: self.requests.len(),
