@@ -2,8 +2,11 @@
 #ifndef IOU_GROUP_H
 #define IOU_GROUP_H
 
+#include <linux/io_uring.h>
 #include <linux/io_uring_types.h>
 #include "../cancel.h"
+
+struct seq_file;
 
 /*
  * SQE groups: a leader, then members that are issued once it has completed. The
@@ -46,6 +49,9 @@ bool io_group_cancel_held(struct io_kiocb *leader);
 int io_group_cancel_match(struct io_ring_ctx *ctx, struct io_cancel_data *cd,
 			  unsigned int what, bool all,
 			  struct io_kiocb **leader);
+
+/* fdinfo.rs, with ->uring_lock held */
+void io_group_show_fdinfo(struct io_ring_ctx *ctx, struct seq_file *m);
 
 /* io_uring.c, for group.rs */
 void io_group_issue_held(struct io_kiocb *leader, u32 stop);

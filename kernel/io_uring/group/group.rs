@@ -27,10 +27,13 @@
 //!
 //! All of it runs under `uring_lock`.
 
+#[cfg(CONFIG_PROC_FS)]
+pub mod fdinfo;
 mod request;
 pub mod state;
 #[cfg(CONFIG_IO_URING_GROUP_KUNIT_TEST)]
 mod tests;
+mod trace;
 
 use core::ptr;
 use kernel::{
@@ -131,6 +134,8 @@ pub unsafe extern "C" fn io_group_close(leader: *mut bindings::io_kiocb) -> bool
     if leader.group().members() == 0 {
         // SAFETY: nobody refers to it.
         unsafe { leader.dissolve() };
+    } else {
+        trace::formed(&leader);
     }
     chain_ends
 }
@@ -263,6 +268,7 @@ pub unsafe extern "C" fn io_group_fan_out(
     if leader.req().is_tracked() {
         leader.set_group(leader.group().single_out());
     }
+    trace::fan_out(&leader);
     // Whatever becomes of the members, the leader is live: the fan-out has a reference of its own.
     leader.issue_held();
     while let Some(member) = leader.pop() {
@@ -398,6 +404,9 @@ pub unsafe extern "C" fn io_group_cancel_held(leader: *mut bindings::io_kiocb) -
         .group()
         .cancel(leader.held().any(|member| member.is_pending()));
 
+    if !leader.group().is(Mark::Cancelled) {
+        trace::cancelled(&leader);
+    }
     leader.set_group(group);
     newly
 }

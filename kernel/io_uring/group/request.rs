@@ -17,9 +17,10 @@
 //! [`state::Member`]: crate::state::Member
 
 use crate::state::{self, Group, Mark, Outcome, Phase};
+use crate::trace;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
-use kernel::{bindings, container_of, error::code};
+use kernel::{bindings, container_of, error::code, prelude::CStr, str::CStrExt};
 
 const GROUP: u64 = bindings::REQ_F_GROUP as u64;
 const REISSUE: u64 = bindings::REQ_F_REISSUE as u64;
@@ -55,8 +56,9 @@ impl Request {
         Self(unsafe { NonNull::new_unchecked(req) })
     }
 
+    /// For C.
     #[inline]
-    fn as_ptr(&self) -> *mut bindings::io_kiocb {
+    pub(crate) fn as_ptr(&self) -> *mut bindings::io_kiocb {
         self.0.as_ptr()
     }
 
@@ -117,6 +119,18 @@ impl Request {
     fn opcode(&self) -> u32 {
         // SAFETY: by *Live* and *Locked*.
         unsafe { u32::from((*self.as_ptr()).opcode) }
+    }
+
+    /// Name of its opcode.
+    pub(crate) fn opcode_name(&self) -> &'static CStr {
+        // SAFETY: by *Live* and *Locked*. Names are literals.
+        unsafe { CStr::from_char_ptr(bindings::io_uring_get_opcode((*self.as_ptr()).opcode)) }
+    }
+
+    /// What its CQE will be known by.
+    pub(crate) fn user_data(&self) -> u64 {
+        // SAFETY: by *Live* and *Locked*.
+        unsafe { (*self.as_ptr()).cqe.user_data }
     }
 
     /// Its ring.
@@ -508,6 +522,7 @@ impl Leader {
         loop {
             req.change_flags(GROUP, 0);
             nr += 1;
+            trace::member_done(self, &req, nr);
             // SAFETY: `req` is on the list of requests that have completed, and that is protected
             // by *Locked*. What is on it is live.
             let node = unsafe { (*req.comp_list()).next };
@@ -580,6 +595,7 @@ impl Leader {
         let group = self.group();
 
         debug_assert!(group.phase() == Phase::Done);
+        trace::done(&self);
         // SAFETY: `rehook()` has initialised this node, and maybe hooked the group by it.
         unsafe { hlist_del(self.0.hash_node()) };
         if group.is(Mark::Failed) && !group.is(Mark::Dropped) {

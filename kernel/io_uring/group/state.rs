@@ -47,6 +47,8 @@
 //! `REQ_F_GROUP`, which a member that was accounted for doesn't have any more. What [`Member`]
 //! keeps is what the fan-out has to know of one.
 
+use core::ffi::CStr;
+
 /// Where a group is in its life, see the [module documentation](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -65,6 +67,21 @@ pub enum Phase {
     Joining = 5,
     /// The leader is a plain request again.
     Done = 6,
+}
+
+impl Phase {
+    /// As whoever watches groups gets to see it.
+    pub const fn name(self) -> &'static CStr {
+        match self {
+            Phase::Forming => c"forming",
+            Phase::Waiting => c"waiting",
+            Phase::Leading => c"leading",
+            Phase::Withheld => c"withheld",
+            Phase::Issuing => c"issuing",
+            Phase::Joining => c"joining",
+            Phase::Done => c"done",
+        }
+    }
 }
 
 /// What has become of a group. A mark once set stays.

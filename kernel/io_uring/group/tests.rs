@@ -432,6 +432,22 @@ mod rules {
         assert_eq!(joining(1).account(1, false).0.phase(), Phase::Done);
     }
 
+    /// fdinfo and tracepoints show these, and documents tell what they mean.
+    #[test]
+    fn phases_have_names() {
+        for (phase, name) in [
+            (Phase::Forming, c"forming"),
+            (Phase::Waiting, c"waiting"),
+            (Phase::Leading, c"leading"),
+            (Phase::Withheld, c"withheld"),
+            (Phase::Issuing, c"issuing"),
+            (Phase::Joining, c"joining"),
+            (Phase::Done, c"done"),
+        ] {
+            assert_eq!(phase.name(), name);
+        }
+    }
+
     // All of it together
 
     /// One way after the other through a tree of choices.
