@@ -136,6 +136,7 @@ mod fuzz;
 mod interface;
 mod issue;
 mod multishot;
+mod observe;
 mod overflow;
 mod phases;
 mod polled;
