@@ -81,7 +81,10 @@ static inline bool io_group_has(const struct io_kiocb *leader,
 	/* of the flags, a worker that runs the request changes other bits */
 	if (!(data_race(req->flags) & REQ_F_GROUP))
 		return false;
-	return req == leader || data_race(req->grp_leader) == leader;
+	if (req == leader)
+		return true;
+	/* or the members that another leader holds, which is none of the two */
+	return data_race(req->grp_leader) == leader;
 #else
 	return false;
 #endif

@@ -375,8 +375,8 @@ pub unsafe extern "C" fn io_group_cancel_match(
                 }
             }
         }
-        // SAFETY: both are valid, and the lock is held.
         if what & bindings::IO_GROUP_LEADERS != 0
+            // SAFETY: both are valid, and the lock is held.
             && unsafe { bindings::io_cancel_leader_match(leader.as_ptr(), cd) }
         {
             // SAFETY: by the safety requirements.

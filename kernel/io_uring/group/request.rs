@@ -65,7 +65,7 @@ impl Request {
     #[inline]
     fn flags(&self) -> u64 {
         // SAFETY: by *Live* and *Locked*.
-        unsafe { (*self.as_ptr()).flags as u64 }
+        unsafe { (*self.as_ptr()).flags }
     }
 
     #[inline]
@@ -507,9 +507,9 @@ impl Leader {
         }
     }
 
-    /// Takes `first`, a member that has completed, out of the group, and with it those members right
-    /// behind it in the list of requests that have completed which nothing is to be marked for.
-    /// They are plain requests after this. Returns the last of them, how many they are, and
+    /// Takes `first`, a member that has completed, out of the group, and with it those members
+    /// right behind it in the list of requests that have completed which nothing is to be marked
+    /// for. They are plain requests after this. Returns the last of them, how many they are, and
     /// whether the first one has failed.
     #[inline]
     pub(crate) fn leave(&self, first: Request) -> (Request, u32, bool) {
