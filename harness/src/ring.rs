@@ -45,7 +45,8 @@ const IORING_SETUP_CQE_MIXED: u32 = 1 << 18;
 const IORING_SETUP_SQE_MIXED: u32 = 1 << 19;
 const IORING_SETUP_SQ_REWIND: u32 = 1 << 20;
 
-const IORING_ENTER_GETEVENTS: u32 = 1 << 0;
+/// To wait for CQEs, see io_uring_enter(2).
+pub const IORING_ENTER_GETEVENTS: u32 = 1 << 0;
 const IORING_ENTER_SQ_WAKEUP: u32 = 1 << 1;
 const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
 const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;

@@ -95,9 +95,10 @@ impl Flaw {
         }
     }
 
-    /// Spoils an SQE, which must be that of a NOP.
+    /// Spoils an SQE, which must be that of a NOP if other opcodes may not mind.
     pub fn put_into(self, sqe: &mut RawSqe) {
-        assert_eq!(sqe.opcode, opcode::Nop::CODE);
+        let any_minds = matches!(self, Self::Opcode | Self::Personality | Self::ExtFlag);
+        assert!(any_minds || sqe.opcode == opcode::Nop::CODE, "{self:?}");
         match self {
             Self::Opcode => sqe.opcode = 0xfe,
             Self::Flag => sqe.flags |= Flags::BUFFER_SELECT.bits(),

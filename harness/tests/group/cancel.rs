@@ -176,6 +176,45 @@ fn x1_of_a_task_that_exits() {
     nothing_yet(&mut ring);
 }
 
+/// The synchronous way, of a group that another task has submitted: it looks for that
+/// one's workers while it is about to sleep itself.
+#[test]
+fn x1_sync_of_another_task() {
+    let mut ring = ring(RingMode::Default);
+    let (_dir, fifo) = fifo();
+    let target = SyncCancel {
+        user_data: L,
+        ..SyncCancel::default()
+    };
+    for _ in 0..10 {
+        let blocks = |ud| open(ud, &fifo, libc::O_RDONLY).worker();
+        push(&mut ring, &group(nop_res(L, 7), [blocks(M1), blocks(M2)]));
+        let fd = ring.fd();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // SAFETY: No pointers; the SQEs are there, and nobody else submits.
+                let taken = unsafe {
+                    let none = std::ptr::null::<libc::c_void>();
+                    let flags = harness::ring::IORING_ENTER_GETEVENTS;
+                    libc::syscall(libc::SYS_io_uring_enter, fd, 3, 3, flags, none, 0)
+                };
+                assert_eq!(taken, 3, "SQEs that the kernel took");
+            });
+            // Not before it is there: the workers of the task before may still be, too.
+            eventually("the group", || {
+                match harness::ring::sync_cancel(fd, &target).map_err(errno) {
+                    Err(libc::ENOENT) => false,
+                    cancelled => cancelled == Ok(0),
+                }
+            });
+        });
+        let stopped = || vec![EINTR, ECANCELED];
+        Expect::new()
+            .group((L, vec![7]), [(M1, stopped()), (M2, stopped())])
+            .finish(&mut ring);
+    }
+}
+
 /// Cancels the first group until its leader has posted. What else has.
 fn cancel_until_done(ring: &mut Ring) -> Vec<Cqe> {
     let start = Instant::now();
@@ -343,6 +382,48 @@ fn x1_sync(mode: RingMode) {
         .finish(&mut ring);
     // Nothing does.
     assert_eq!(ring.sync_cancel(&target).map_err(errno), Err(libc::ENOENT));
+}
+
+/// A pipe with a name, which it has as long as its directory is there. Who opens it for
+/// reading waits for a writer.
+fn fifo() -> (tempfile::TempDir, CString) {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    let fifo = CString::new(fifo.into_os_string().into_encoded_bytes()).unwrap();
+    // SAFETY: A C string.
+    assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
+    (dir, fifo)
+}
+
+/// The synchronous way waits for members that workers have in their hands: they are done
+/// once task work has run, which may be the waiting task's to run.
+fn x1_sync_waits_for_workers(mode: RingMode) {
+    if mode == RingMode::Sqpoll {
+        // The workers are the thread's, which sync cancel does not look at.
+        return;
+    }
+    let mut ring = ring(mode);
+    let (_dir, fifo) = fifo();
+    let target = SyncCancel {
+        user_data: L,
+        ..SyncCancel::default()
+    };
+    for members in [1, 2, 3] {
+        for _ in 0..5 {
+            let blocks = |i| open(m(i), &fifo, libc::O_RDONLY).worker();
+            let ops = linked(nop_res(L, 7), (1..=members).map(blocks));
+            submit(&mut ring, &ops);
+            nothing_yet(&mut ring);
+            eventually("a worker", || workers() > 0);
+            std::thread::sleep(Duration::from_millis(5));
+            assert_eq!(ring.sync_cancel(&target).map_err(errno), Ok(0));
+            let stopped = vec![EINTR, ECANCELED];
+            Expect::new()
+                .group((L, vec![7]), (1..=members).map(|i| (m(i), stopped.clone())))
+                .then(AFTER, ECANCELED)
+                .finish(&mut ring);
+        }
+    }
 }
 
 fn errno(error: std::io::Error) -> i32 {
@@ -897,6 +978,7 @@ main_modes!(
     x1_a_member_cancels_its_group,
     x1_cancelled_in_the_same_submission,
     x1_sync,
+    x1_sync_waits_for_workers,
     x2_unissued_members,
     x2_behind_a_worker,
     x2_unissued_member_of_a_failing_leader,

@@ -228,6 +228,43 @@ fn x5_tracked_requests_that_wait(
     }
 }
 
+/// What refers to a ring, and a futex, is waited for as its task exits, and is looked for
+/// by what it waits for in its chain: a group, of which members are all that is left.
+#[rstest]
+fn x5_what_waits_behind_a_group(
+    #[values(End::Exit, End::Kill, End::Exec)] end: End,
+    #[values(RingMode::Default, RingMode::DeferTaskrun, RingMode::Sqpoll)] mode: RingMode,
+) {
+    drop(ring(mode));
+    for behind in 0..4 {
+        let pipe = Pipe::new();
+        with_child(end, || {
+            let mut ring = Ring::new(mode).expect("a ring");
+            let other = Ring::new(RingMode::Default).expect("another ring");
+            let wait = |ud| read(ud, &pipe.read, Buf::new(1));
+            let first = group(nop(L).link(), [wait(M1), nop(M2)]);
+            let message = |ud| msg_ring(ud, other.fd(), 5, 6);
+            let ops = match behind {
+                0 => all([first, vec![futex_wait(AFTER)]]),
+                1 => all([first, vec![message(AFTER)]]),
+                2 => all([first, group(nop(L2), [message(N1)])]),
+                _ => all([
+                    first,
+                    vec![
+                        link_timeout(TIMER, Duration::from_secs(3600)).link(),
+                        nop(BESIDE).link(),
+                        futex_wait(AFTER),
+                    ],
+                ]),
+            };
+            submit(&mut ring, &ops);
+            settle(&mut ring);
+            vec![ring, other]
+        });
+        wait_for_release(pipe);
+    }
+}
+
 /// The task that has submitted exits, and the ring stays: what it had in flight goes on,
 /// and posts, members that were not issued included. Where nobody else may enter the
 /// ring, it can only be closed.

@@ -288,10 +288,8 @@ fn every_way(
             if by == Match::Fd && wait.fd(place).is_none() {
                 continue;
             }
-            // The workers are the thread's, which sync cancel does not look at; or their
-            // completions are this task's to run, for which it does not wake up.
-            let unreliable = matches!(mode, RingMode::Sqpoll | RingMode::DeferTaskrun);
-            if unreliable && way == Way::Sync && wait.in_worker() {
+            // The workers are the thread's, which sync cancel does not look at.
+            if mode == RingMode::Sqpoll && way == Way::Sync && wait.in_worker() {
                 continue;
             }
             let (one, many) = results(by);

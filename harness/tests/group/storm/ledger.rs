@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness::ring::{Cqe, Ring, RingMode, Setup, SyncCancel};
 
-use super::program::Program;
+use super::program::{Program, FOREIGN};
 use super::{life, Yard};
 use crate::op::{self, CANCEL_ALL, CANCEL_ANY, IORING_CQE_F_MORE, IORING_CQE_F_NOTIF};
 use harness::fuzz::generate::Random;
@@ -121,7 +121,7 @@ impl Ledger {
         } = *cqe;
         self.story
             .push(format!("{ud:#x} = {result}, flags {flags:#x}"));
-        if flags & IORING_CQE_F_NOTIF != 0 {
+        if ud & FOREIGN != 0 || flags & IORING_CQE_F_NOTIF != 0 {
             return;
         }
         let mode = self.mode();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What is submitted in a storm: chains of requests and of groups, some of them bad.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use io_uring::opcode;
@@ -10,6 +10,9 @@ use super::ledger::{Due, Ledger, Part};
 use super::Yard;
 use crate::op::*;
 use harness::fuzz::generate::Random;
+
+/// In the `user_data` of CQEs that are no request's of the ring: messages.
+pub(super) const FOREIGN: u64 = 1 << 63;
 
 const SOON: Duration = Duration::from_millis(1);
 const NEVER: Duration = Duration::from_secs(3600);
@@ -25,6 +28,8 @@ pub(super) struct Program {
 pub(super) struct Roll<'a> {
     pub(super) dice: &'a mut Random,
     pub(super) yard: &'a Yard,
+    /// Another ring, for messages
+    pub(super) other: RawFd,
 }
 
 impl Roll<'_> {
@@ -95,7 +100,7 @@ impl Roll<'_> {
     /// Some request. What it waits for comes, sooner or later, or is cancelled.
     fn request(&mut self, ledger: &Ledger, program: &Program) -> (Op, Due) {
         let ud = ledger.next() + program.ops.len() as u64;
-        let Self { dice, yard } = self;
+        let Self { dice, yard, .. } = self;
         let pipe = yard.pipe(dice);
         let (near, far) = yard.socket(dice);
         let (mut timer_like, mut zero_copy) = (false, false);
@@ -138,7 +143,9 @@ impl Roll<'_> {
                 timer(ud, SOON, 1 + dice.below(3) as u32)
             }
             27 => after_cqes(ud, 1 + dice.below(4) as u32),
-            28..=30 => read(ud, &pipe.read, Buf::new(1)).flawed(dice.pick(&[
+            28 => futex_wait(ud),
+            29 => msg_ring(ud, self.other, 1, FOREIGN | ud),
+            30 => read(ud, &pipe.read, Buf::new(1)).flawed(dice.pick(&[
                 Flaw::Opcode,
                 Flaw::Personality,
                 Flaw::ExtFlag,
@@ -159,7 +166,7 @@ impl Roll<'_> {
 
     /// Cancels something, by something.
     fn cancel(&mut self, ud: u64, ledger: &Ledger) -> Op {
-        let Self { dice, yard } = self;
+        let Self { dice, yard, .. } = self;
         let all = dice.pick(&[0, CANCEL_ALL]);
         match dice.below(8) {
             0..=4 => cancel(ud, ledger.recent(dice), all),

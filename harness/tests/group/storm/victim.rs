@@ -170,6 +170,7 @@ impl<'a> Hand<'a> {
 
     fn roll<T>(&mut self, make: impl FnOnce(&mut Roll<'_>, &Ledger) -> T) -> T {
         let mut roll = Roll {
+            other: self.crew.some_ring(self.dice),
             dice: self.dice,
             yard: self.crew.yard,
         };
@@ -180,6 +181,7 @@ impl<'a> Hand<'a> {
         let crew = self.crew;
         if to_shared {
             let mut roll = Roll {
+                other: self.own.ring.fd(),
                 dice: self.dice,
                 yard: crew.yard,
             };
@@ -277,11 +279,12 @@ impl<'a> Hand<'a> {
     /// A thread submits to the shared ring, and is gone.
     fn submit_by_a_thread(&mut self) {
         let mut dice = Random::new(self.dice.below(1 << 31) as u64);
-        let crew = self.crew;
+        let (crew, other) = (self.crew, self.own.ring.fd());
         let thread = std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
                 let mut shared = crew.shared();
                 let mut roll = Roll {
+                    other,
                     dice: &mut dice,
                     yard: crew.yard,
                 };
