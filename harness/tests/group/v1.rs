@@ -231,6 +231,25 @@ fn v1_07_drain_counts_members(mode: RingMode) {
             .group((L, 7), (1..=members).map(|i| (m(i), 1)))
             .then(AFTER, OK)
             .finish(&mut ring);
+        // Nor does what is submitted once its leader has completed start before that.
+        let ops = all([
+            vec![read(BEFORE, &waits.read, Buf::new(1))],
+            group(
+                nop_res(L, 7).drain(),
+                (1..=members).map(|i| read(m(i), &waits.read, Buf::new(1))),
+            ),
+        ]);
+        submit(&mut ring, &ops);
+        waits.feed(b"x");
+        Expect::new().cqe(BEFORE, 1).settle(&mut ring);
+        nothing_yet_behind_drain(&mut ring);
+        submit(&mut ring, &[nop(AFTER)]);
+        nothing_yet_behind_drain(&mut ring);
+        waits.feed(&vec![b'x'; members]);
+        Expect::new()
+            .group((L, 7), (1..=members).map(|i| (m(i), 1)))
+            .then(AFTER, OK)
+            .finish(&mut ring);
     }
 }
 
