@@ -44,7 +44,6 @@ void io_group_fail_link(struct io_kiocb *leader);
 bool io_group_complete(struct io_kiocb *req);
 void io_group_fan_out(struct io_tw_req tw_req, io_tw_token_t tw);
 unsigned int io_group_members(const struct io_kiocb *leader);
-bool io_group_forming(const struct io_kiocb *leader);
 bool io_group_cancel_held(struct io_kiocb *leader);
 int io_group_cancel_match(struct io_ring_ctx *ctx, struct io_cancel_data *cd,
 			  unsigned int what, bool all,
@@ -61,12 +60,6 @@ void io_group_queue_member(struct io_kiocb *req, int err);
 static inline unsigned int io_group_nr(const struct io_kiocb *req)
 {
 	return req->flags & REQ_F_GROUP ? io_group_members(req) : 0;
-}
-
-/* is it the leader of the group that is being assembled? */
-static inline bool io_group_is_forming(const struct io_kiocb *req)
-{
-	return (req->flags & REQ_F_GROUP) && io_group_forming(req);
 }
 
 /*

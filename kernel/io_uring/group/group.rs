@@ -306,20 +306,6 @@ pub unsafe extern "C" fn io_group_members(leader: *const bindings::io_kiocb) -> 
     }
 }
 
-/// Whether SQEs are joining the group of `leader`.
-///
-/// # Safety
-///
-/// `leader` must be a leader, with the `uring_lock` of its ring held.
-#[export]
-pub unsafe extern "C" fn io_group_forming(leader: *const bindings::io_kiocb) -> bool {
-    // SAFETY: by the safety requirements.
-    match unsafe { Request::from_raw(leader.cast_mut()).part() } {
-        Part::Leader(leader) => leader.group().phase() == Phase::Forming,
-        Part::Member(_) => false,
-    }
-}
-
 /// Looks for what matches `cd`, the first one or `all`. `what` says for what: `IO_GROUP_HELD` are
 /// members that their leader holds, which become cancelled. With `IO_GROUP_LEADERS` it stops at a
 /// group whose leader matches.

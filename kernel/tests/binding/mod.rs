@@ -126,7 +126,7 @@ struct Req {
     res: i16,
     /// `grp_refs`
     word: u32,
-    /// `grp_link` of a member.
+    /// `grp_leader` of a member.
     leader: u8,
     link: Option<u8>,
 }

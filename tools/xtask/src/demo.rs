@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::{stderr, IsTerminal as _, Read as _},
+    io::Read as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{ensure, Context as _, Result};
 use harness::protocol::{Groups, Job, Message, Session, Task, DISK_DIR, VERSION};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -158,20 +158,9 @@ struct Live {
 
 impl Live {
     fn new() -> Self {
-        let bar = stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new_spinner();
-            let style =
-                ProgressStyle::with_template("{prefix:>12.bold.green} {spinner} {elapsed} {msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_spinner());
-            bar.set_style(style);
-            bar.set_prefix("Copying");
-            bar.set_message("booting");
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
         Self {
             output: String::new(),
-            bar,
+            bar: progress::spinner("Copying"),
             spoke: Instant::now(),
             began: Instant::now(),
         }

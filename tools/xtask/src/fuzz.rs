@@ -4,7 +4,6 @@
 use std::{
     fmt::Write as _,
     fs,
-    io::{stderr, IsTerminal as _},
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -15,7 +14,7 @@ use harness::{
     fuzz::report::{self as told, Line, Progress},
     protocol::{Groups, Job, Message, Session, Task, VERSION},
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::{
@@ -170,24 +169,13 @@ fn state(progress: &Progress) -> String {
 
 impl Live {
     fn new() -> Self {
-        let bar = stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new_spinner();
-            let style =
-                ProgressStyle::with_template("{prefix:>12.bold.green} {spinner} {elapsed} {msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_spinner());
-            bar.set_style(style);
-            bar.set_prefix("Fuzzing");
-            bar.set_message("booting");
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
         Self {
             partial: String::new(),
             last: Progress::default(),
             found: None,
             complaint: None,
             other: String::new(),
-            bar,
+            bar: progress::spinner("Fuzzing"),
             spoke: Instant::now(),
             shrinking: false,
         }

@@ -28,6 +28,22 @@ pub(crate) fn say(verb: &str, what: impl AsRef<str>) {
     }
 }
 
+/// On a terminal, something that moves while a guest boots and runs, with room for a
+/// message. Nothing elsewhere.
+pub(crate) fn spinner(verb: &'static str) -> Option<ProgressBar> {
+    stderr().is_terminal().then(|| {
+        let bar = ProgressBar::new_spinner();
+        let style =
+            ProgressStyle::with_template("{prefix:>12.bold.green} {spinner} {elapsed} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        bar.set_style(style);
+        bar.set_prefix(verb);
+        bar.set_message("booting");
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    })
+}
+
 /// What a bar counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
