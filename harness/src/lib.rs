@@ -8,6 +8,7 @@
 //! - [`protocol`]: how the guest tells its results
 //! - [`fuzz`]: random programs, judged by the model
 //! - [`bench`]: what the benchmark in the guest tells
+//! - [`tap`]: how the kernel's own tests tell theirs
 //! - [`null_blk`]: block devices that behave as is wanted
 
 pub mod bench;
@@ -17,6 +18,7 @@ pub mod null_blk;
 pub mod protocol;
 pub mod ring;
 pub mod sqe;
+pub mod tap;
 
 use std::fmt;
 use std::io::Write;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// Of the job and of the messages. Host and guest come from one build, so a
 /// difference means that the initramfs is not the one that was meant.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the virtio-serial port that carries the messages.
 pub const PORT: &str = "sqe-group.results";
@@ -101,13 +101,11 @@ pub const NOT_RUN: &str = "not run";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Task {
-    /// Run tests of a libtest binary, each in a process of its own.
+    /// Run tests, each in a process of its own.
     Tests {
-        /// The binary's path in the guest.
-        program: String,
-        /// The tests, by their full names.
-        tests: Vec<String>,
-        /// How many times the whole list is run.
+        /// Which, one suite after the other.
+        suites: Vec<Suite>,
+        /// How many times all of them are run.
         repeat: u32,
         /// After this time a test's processes are killed.
         timeout_ms: u64,
@@ -124,6 +122,49 @@ pub enum Task {
         /// Path and arguments.
         argv: Vec<String>,
     },
+}
+
+/// A program that consists of tests, and which of them to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    /// What the program understands, and says.
+    pub kind: SuiteKind,
+    /// Its path in the guest.
+    pub program: String,
+    /// The tests, by their full names.
+    pub tests: Vec<String>,
+}
+
+/// Before the names of tests of [`SuiteKind::Kselftest`], which the program itself does not
+/// know.
+pub const KSELFTEST: &str = "kselftest::";
+
+/// Whose tests these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SuiteKind {
+    /// Of Rust's test harness.
+    Libtest,
+    /// Of the kernel's `kselftest_harness.h`.
+    Kselftest,
+}
+
+impl Suite {
+    /// The command that runs one of its tests, and no other.
+    pub fn command(&self, test: &str) -> Vec<String> {
+        let arguments = match self.kind {
+            SuiteKind::Libtest => vec!["--exact", test, "--nocapture", "--test-threads=1"],
+            SuiteKind::Kselftest => vec!["-r", own_name(test)],
+        };
+        let words = std::iter::once(self.program.as_str()).chain(arguments);
+        words.map(str::to_owned).collect()
+    }
+}
+
+/// A test's name as its program knows it.
+pub fn own_name(test: &str) -> &str {
+    test.strip_prefix(KSELFTEST).unwrap_or(test)
 }
 
 /// What a job asks of the kernel.
@@ -626,8 +667,11 @@ mod tests {
     fn a_job_comes_back_whole() {
         for task in [
             Task::Tests {
-                program: "/bin/group".to_owned(),
-                tests: vec!["f1::a".to_owned()],
+                suites: vec![Suite {
+                    kind: SuiteKind::Libtest,
+                    program: "/bin/group".to_owned(),
+                    tests: vec!["f1::a".to_owned()],
+                }],
                 repeat: 3,
                 timeout_ms: 10_000,
                 max_failures: 20,
@@ -648,6 +692,28 @@ mod tests {
             let text = serde_json::to_string(&job).unwrap();
             assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
         }
+    }
+
+    #[test]
+    fn each_kind_of_suite_is_told_in_its_own_words() {
+        let command = |kind, test: &str| {
+            let program = "/bin/x".to_owned();
+            let tests = vec![test.to_owned()];
+            let suite = Suite {
+                kind,
+                program,
+                tests,
+            };
+            suite.command(test).join(" ")
+        };
+        assert_eq!(
+            command(SuiteKind::Libtest, "f1::a"),
+            "/bin/x --exact f1::a --nocapture --test-threads=1"
+        );
+        assert_eq!(
+            command(SuiteKind::Kselftest, "kselftest::f.v.t"),
+            "/bin/x -r f.v.t"
+        );
     }
 
     #[test]

@@ -1,23 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What KUnit has said in a kernel log, in KTAP.
 //!
-//! The format is that of the kernel's `Documentation/dev-tools/ktap.rst`, as KUnit writes
-//! it: suites are not indented, their cases are by four blanks. What is deeper, the
+//! As KUnit writes it, suites are not indented, their cases are by four blanks. What is deeper, the
 //! parameters of a case, belongs to the output of the case, and so does all that the
 //! kernel prints in between. A line that was lost is found by the plans and numbers, so
 //! that what is left does not look like all there was.
 
+use harness::tap::Line;
+pub(crate) use harness::tap::Status;
+
 /// Of the output before a result, so many lines are kept, the last ones.
 const OUTPUT: usize = 60;
-
-/// How a case or a suite has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    Passed,
-    Failed,
-    /// And why.
-    Skipped(String),
-}
 
 /// A case of a suite.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,53 +36,6 @@ pub(crate) struct Ktap {
     pub(crate) suites: Vec<Suite>,
     /// What is wrong besides what is wrong with a suite.
     pub(crate) faults: Vec<String>,
-}
-
-/// A line that is none of output.
-enum Line<'a> {
-    Version,
-    Plan(usize),
-    Name(&'a str),
-    Result {
-        number: usize,
-        name: &'a str,
-        status: Status,
-    },
-}
-
-impl<'a> Line<'a> {
-    /// From a line without its indentation.
-    fn parse(text: &'a str) -> Option<Self> {
-        if text == "KTAP version 1" {
-            return Some(Self::Version);
-        }
-        if let Some(plan) = text.strip_prefix("1..") {
-            return plan.parse().ok().map(Self::Plan);
-        }
-        if let Some(name) = text.strip_prefix("# Subtest: ") {
-            return Some(Self::Name(name));
-        }
-        let (passed, rest) = match text.strip_prefix("not ok ") {
-            Some(rest) => (false, rest),
-            None => (true, text.strip_prefix("ok ")?),
-        };
-        let (rest, directive) = match rest.split_once('#') {
-            Some((rest, directive)) => (rest, directive.trim()),
-            None => (rest, ""),
-        };
-        let (number, name) = rest.trim_end().split_once(' ')?;
-        let status = match directive.strip_prefix("SKIP") {
-            Some(reason) => Status::Skipped(reason.trim().to_owned()),
-            None if passed => Status::Passed,
-            None => Status::Failed,
-        };
-        Some(Self::Result {
-            number: number.parse().ok()?,
-            // Other writers of KTAP have a dash there.
-            name: name.strip_prefix("- ").unwrap_or(name),
-            status,
-        })
-    }
 }
 
 /// A suite that has begun.

@@ -29,6 +29,7 @@ mod qemu_test;
 mod report;
 mod run;
 mod run_dir;
+mod selftest;
 mod series;
 mod shell;
 mod toolchain;

@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{bail, ensure, Context as _, Result};
 use harness::protocol::{
-    skip_reason, Groups, Job, Message, Outcome, Session, Task, TestResult, NOT_RUN, SEED_ENV,
-    STORM_ENV, VERSION,
+    skip_reason, Groups, Job, Message, Outcome, Session, Suite, SuiteKind, Task, TestResult,
+    KSELFTEST, NOT_RUN, SEED_ENV, STORM_ENV, VERSION,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use regex::Regex;
@@ -30,6 +30,7 @@ use crate::{
     qemu::{self, Console, Limits, Machine, Run, Watcher},
     report,
     run_dir::{RunDir, DISK},
+    selftest::{self, Selftest},
     verdict::Verdict,
 };
 
@@ -477,7 +478,9 @@ fn execute(args: &Args) -> Result<ExitCode> {
         guest::check_image(kernel)?;
     }
     let built = guest::build(&[Program::Init, Program::Tests])?;
-    let all = guest::list_tests(&built)?;
+    let selftest = selftest::build(args.kernel.is_none() && args.options.kdir.is_none())?;
+    let mut all = guest::list_tests(&built)?;
+    all.extend(selftest.iter().flat_map(|selftest| selftest.tests.clone()));
     let selection = Selection::new(&all, &args.filter, args.exact)?;
     for profile in &args.profile {
         selection.check(&all, &expected(args, profile)?)?;
@@ -489,7 +492,10 @@ fn execute(args: &Args) -> Result<ExitCode> {
         let report = run_one(
             args,
             &subject,
-            &built,
+            &Programs {
+                built: &built,
+                selftest: selftest.as_ref(),
+            },
             &selection.tests,
             |results| selection.of_kunit(results),
             &rules,
@@ -571,7 +577,10 @@ pub(crate) fn judge(args: &Args, built: &[Built], tests: &[String]) -> Result<Re
     run_one(
         args,
         &subject(args, profile)?,
-        built,
+        &Programs {
+            built,
+            selftest: None,
+        },
         tests,
         |_| Vec::new(),
         &Rules::load()?,
@@ -594,10 +603,27 @@ fn groups(profile: &Profile) -> Groups {
     }
 }
 
+/// What is taken into the guest.
+struct Programs<'a> {
+    built: &'a [Built],
+    selftest: Option<&'a Selftest>,
+}
+
+/// The tests by the program that has them.
+fn suites(tests: &[String]) -> Vec<Suite> {
+    let libtest = tests.iter().filter(|test| !test.starts_with(KSELFTEST));
+    let libtest = Suite {
+        kind: SuiteKind::Libtest,
+        program: Program::Tests.path(),
+        tests: libtest.cloned().collect(),
+    };
+    vec![libtest, Selftest::suite(tests)]
+}
+
 fn run_one(
     args: &Args,
     subject: &Subject,
-    built: &[Built],
+    programs: &Programs<'_>,
     tests: &[String],
     of_kunit: impl FnOnce(Vec<kunit::TestResult>) -> Vec<kunit::TestResult>,
     rules: &Rules,
@@ -619,15 +645,19 @@ fn run_one(
     let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
     let image = dir.join(DISK);
     disk::make(&image, DISK_SIZE, None)?;
+    let Programs { built, selftest } = programs;
+    let extra: Vec<_> = selftest
+        .iter()
+        .map(|selftest| (selftest::PATH, selftest.file.as_path()))
+        .collect();
     guest::pack(
         &dir,
         built,
-        &[],
+        &extra,
         &Job {
             version: VERSION,
             task: Task::Tests {
-                program: Program::Tests.path(),
-                tests: tests.to_vec(),
+                suites: suites(tests),
                 repeat: args.repeat,
                 timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
                 max_failures: args.max_failures,
@@ -1001,6 +1031,15 @@ mod tests {
         assert!(selection.check(&all, &kunit::Expected::default()).is_err());
         let selection = Selection::new(&all, &names(&["f3"]), false).unwrap();
         assert!(selection.check(&all, &expected).is_err());
+    }
+
+    #[test]
+    fn every_test_is_run_by_one_program() {
+        let all = names(&["f1::a", "kselftest::f.v.t", "f2::a"]);
+        let suites = suites(&all);
+        assert_eq!(suites[0].tests, names(&["f1::a", "f2::a"]));
+        assert_eq!(suites[1].tests, names(&["kselftest::f.v.t"]));
+        assert_eq!(suites.len(), 2);
     }
 
     #[test]

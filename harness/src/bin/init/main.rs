@@ -155,8 +155,11 @@ fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
     let port = port.insert(Port(setup::results_port()?));
     log.mark(MARK_BEGIN);
     let tests = match &task {
-        Task::Tests { tests, repeat, .. } => u32::try_from(tests.len())
-            .ok()
+        Task::Tests { suites, repeat, .. } => suites
+            .iter()
+            .try_fold(0_u32, |sum, suite| {
+                sum.checked_add(u32::try_from(suite.tests.len()).ok()?)
+            })
             .and_then(|tests| tests.checked_mul(*repeat))
             .ok_or_else(|| "more tests than can be counted".to_owned())?,
         Task::Program { .. } | Task::Shell { .. } => 0,
@@ -185,15 +188,13 @@ fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
 
     let totals = match task {
         Task::Tests {
-            program,
-            tests,
+            suites,
             repeat,
             timeout_ms,
             max_failures,
         } => {
             setup::clear_leaks();
-            let mut suite = tests::Suite {
-                program,
+            let mut runner = tests::Runner {
                 timeout: Duration::from_millis(timeout_ms),
                 max_failures,
                 guest: &mut guest,
@@ -202,11 +203,13 @@ fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
                 totals: tests::Totals::default(),
             };
             for round in 1..=repeat {
-                for test in &tests {
-                    suite.run(test, round)?;
+                for suite in &suites {
+                    for test in &suite.tests {
+                        runner.run(suite, test, round)?;
+                    }
                 }
             }
-            let totals = suite.totals;
+            let totals = runner.totals;
             log.mark_lines(&setup::find_leaks());
             totals
         }

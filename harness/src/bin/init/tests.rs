@@ -4,8 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use harness::protocol::{
-    skip_reason, Message, Outcome, EXIT_SKIPPED, MARK_RUN, NOT_RUN, SKIP_PREFIX,
+use harness::{
+    protocol::{
+        own_name, skip_reason, Message, Outcome, Suite, SuiteKind, EXIT_SKIPPED, MARK_RUN, NOT_RUN,
+        SKIP_PREFIX,
+    },
+    tap::{self, Status},
 };
 
 use crate::{
@@ -17,6 +21,9 @@ use crate::{
 const HEAD: usize = 16 << 10;
 const TAIL: usize = 48 << 10;
 
+/// With which a kselftest ends that was skipped as a whole.
+const KSFT_SKIP: i32 = 4;
+
 /// How often each outcome was seen.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
@@ -25,9 +32,8 @@ pub(crate) struct Totals {
     pub(crate) skipped: u32,
 }
 
-/// A libtest binary, and what is needed to run its tests.
-pub(crate) struct Suite<'a> {
-    pub(crate) program: String,
+/// What is needed to run tests.
+pub(crate) struct Runner<'a> {
     pub(crate) timeout: Duration,
     pub(crate) max_failures: u32,
     pub(crate) guest: &'a mut Guest,
@@ -68,6 +74,23 @@ impl Capture {
     }
 }
 
+/// What a test of a kselftest that ended by itself shows.
+fn judge_kselftest(status: libc::c_int, output: &str, test: &str) -> (Outcome, Option<String>) {
+    let (words, code) = explain(status);
+    match (tap::only_result(output, own_name(test)), code) {
+        (Ok(Status::Passed), 0) => (Outcome::Passed, None),
+        (Ok(Status::Skipped(why)), 0 | KSFT_SKIP) => {
+            (Outcome::Skipped, Some(format!("{SKIP_PREFIX}{why}")))
+        }
+        (Ok(Status::Passed | Status::Skipped(_)), _) => (
+            Outcome::Failed,
+            Some(format!("{words}, though its test has not failed")),
+        ),
+        (Ok(Status::Failed), _) => (Outcome::Failed, Some(words)),
+        (Err(why), _) => (Outcome::Failed, Some(format!("{words}, and {why}"))),
+    }
+}
+
 /// What a test that ended by itself shows.
 fn judge(status: libc::c_int, output: &str) -> (Outcome, Option<String>) {
     let (words, code) = explain(status);
@@ -93,13 +116,13 @@ fn judge(status: libc::c_int, output: &str) -> (Outcome, Option<String>) {
     }
 }
 
-impl Suite<'_> {
+impl Runner<'_> {
     /// Runs one test, and what must hold after every test.
     ///
     /// # Errors
     ///
     /// Fails only if init cannot go on; a test that goes wrong is a result.
-    pub(crate) fn run(&mut self, test: &str, round: u32) -> Result<()> {
+    pub(crate) fn run(&mut self, suite: &Suite, test: &str, round: u32) -> Result<()> {
         // A broken kernel lets every test wait for its time-out, which takes hours.
         if self.max_failures > 0 && self.totals.failed >= self.max_failures {
             self.port.send(&Message::Start {
@@ -124,14 +147,7 @@ impl Suite<'_> {
             round,
         })?;
 
-        let argv = [
-            self.program.as_str(),
-            "--exact",
-            test,
-            "--nocapture",
-            "--test-threads=1",
-        ]
-        .map(str::to_owned);
+        let argv = suite.command(test);
         let start = Instant::now();
         let mut capture = Capture::default();
         let end = self.guest.watch(&argv, Some(self.timeout), |bytes| {
@@ -141,7 +157,10 @@ impl Suite<'_> {
         let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut output = capture.into_text();
         let (mut outcome, remark) = match end {
-            End::Exited(status) => judge(status, &output),
+            End::Exited(status) => match suite.kind {
+                SuiteKind::Libtest => judge(status, &output),
+                SuiteKind::Kselftest => judge_kselftest(status, &output, test),
+            },
             End::TimedOut(doing) => (
                 Outcome::Timeout,
                 Some(format!(

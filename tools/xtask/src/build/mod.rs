@@ -365,23 +365,7 @@ impl Site {
             .env("KBUILD_BUILD_HOST", "sqe-group")
             .env("KBUILD_BUILD_VERSION", "1")
             .env("LC_ALL", "C");
-        // We may have been started by the checkout's own make, which passes on its
-        // variables and its job server; and what a user exports for other kernels
-        // is not for this one.
-        for name in [
-            "MAKEFLAGS",
-            "MFLAGS",
-            "MAKELEVEL",
-            "MAKEOVERRIDES",
-            "MAKEFILES",
-            "LLVM",
-            "KDIR",
-            "KBUILD_OUTPUT",
-            "CROSS_COMPILE",
-            "RUSTFLAGS",
-        ] {
-            make.env_remove(name);
-        }
+        forget_makes(&mut make);
         make
     }
 
@@ -496,6 +480,27 @@ impl Site {
         bar.finish();
         Ok(count)
     }
+}
+
+/// Keeps from a make what is not meant for it. We may have been started by the checkout's
+/// own make, which passes on its variables and its job server; and what a user exports for
+/// other kernels is not for this one.
+pub(crate) fn forget_makes(make: &mut Command) -> &mut Command {
+    for name in [
+        "MAKEFLAGS",
+        "MFLAGS",
+        "MAKELEVEL",
+        "MAKEOVERRIDES",
+        "MAKEFILES",
+        "LLVM",
+        "KDIR",
+        "KBUILD_OUTPUT",
+        "CROSS_COMPILE",
+        "RUSTFLAGS",
+    ] {
+        make.env_remove(name);
+    }
+    make
 }
 
 /// Whether a line of make's names a step: two blanks, a word in capitals, a file.

@@ -105,7 +105,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 /// The kernel as it came, fetched if need be. Only for that the cache is locked: who
 /// edits the series need not wait for a build.
-fn fetched() -> Result<PathBuf> {
+pub(crate) fn fetched() -> Result<PathBuf> {
     let cache = Cache::open()?;
     let base = Base::load(&paths::kernel()?)?;
     if let Some(pristine) = fetch::cached_source(&cache, &base) {
