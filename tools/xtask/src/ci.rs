@@ -149,6 +149,7 @@ fn steps(host_only: bool, all: bool) -> Result<Vec<Step>> {
             "cargo clippy --workspace --all-targets -- -D warnings",
             "cargo clippy -p harness --all-targets --features guest -- -D warnings",
             "cargo test --workspace",
+            "cargo xtask docs",
         ]
         .map(str::to_owned),
     );

@@ -10,6 +10,7 @@ mod ci;
 mod ctrl_c;
 mod demo;
 mod disk;
+mod docs;
 mod doctor;
 mod fetch;
 mod fuzz;
@@ -61,6 +62,8 @@ enum Command {
     Series(series::Args),
     /// Put known mistakes into the kernel, one at a time, and see the tests fail.
     Mistakes(mistakes::Args),
+    /// Check the documents: that each rule has its tests, and that all of them can be read.
+    Docs(docs::Args),
     /// Everything that must hold before a change goes in.
     Ci(ci::Args),
 }
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Series(args) => series::run(args),
         Command::Mistakes(args) => mistakes::run(args),
+        Command::Docs(args) => docs::run(args),
         Command::Ci(args) => ci::run(args),
     };
     result.unwrap_or_else(|error| {

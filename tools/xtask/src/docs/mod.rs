@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask docs`: whether the documents are what they should be.
+
+mod render;
+mod rules;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::checks::Checks;
+
+/// Arguments of `cargo xtask docs`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Write anew what is generated: Documentation/rules.rst.
+    #[arg(long)]
+    write: bool,
+}
+
+/// Runs `cargo xtask docs`.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let Args { write } = args;
+    if write {
+        rules::write()?;
+    }
+    let mut checks = Checks::default();
+    rules::check(&mut checks)?;
+    render::check(&mut checks)?;
+    Ok(checks.end())
+}
