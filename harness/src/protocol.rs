@@ -25,6 +25,9 @@ pub const JOB_PATH: &str = "/job.json";
 /// Where the guest mounts the disk it was given, if it was given one.
 pub const DISK_DIR: &str = "/disk";
 
+/// Where the guest mounts the second disk, if it has programs to run from there.
+pub const PROGRAMS_DIR: &str = "/programs";
+
 /// Environment of every program in the guest: `yes` or `no`, whether the kernel
 /// says that it has SQE groups.
 pub const GROUPS_ENV: &str = "SQE_GROUP";
@@ -92,6 +95,8 @@ pub struct Job {
     pub slowdown: u32,
     /// What else is to be in the environment of every program.
     pub env: Vec<(String, String)>,
+    /// What to write into which file before the first program.
+    pub settings: Vec<(String, String)>,
 }
 
 /// How the reason begins for a test that is skipped as too many have failed.
@@ -148,6 +153,10 @@ pub enum SuiteKind {
     Libtest,
     /// Of the kernel's `kselftest_harness.h`.
     Kselftest,
+    /// Of nobody's: each test is a program of its own, below the path that is given, and
+    /// may have arguments. It is started in the empty [`DISK_DIR`]. One that ends with 0
+    /// has passed, with [`EXIT_SKIPPED`] it could not run here.
+    Programs,
 }
 
 impl Suite {
@@ -156,6 +165,10 @@ impl Suite {
         let arguments = match self.kind {
             SuiteKind::Libtest => vec!["--exact", test, "--nocapture", "--test-threads=1"],
             SuiteKind::Kselftest => vec!["-r", own_name(test)],
+            SuiteKind::Programs => {
+                let path = format!("{}/{test}", self.program);
+                return path.split(' ').map(str::to_owned).collect();
+            }
         };
         let words = std::iter::once(self.program.as_str()).chain(arguments);
         words.map(str::to_owned).collect()
@@ -688,6 +701,7 @@ mod tests {
                 disk: true,
                 slowdown: 3,
                 env: vec![(SEED_ENV.to_owned(), "1".to_owned())],
+                settings: vec![("/proc/sys/vm/nr_hugepages".to_owned(), "64".to_owned())],
             };
             let text = serde_json::to_string(&job).unwrap();
             assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);

@@ -20,7 +20,7 @@ use std::{
 };
 
 use harness::protocol::{
-    Groups, Job, Message, Task, JOB_PATH, MARK, MARK_BEGIN, MARK_END, VERSION,
+    Groups, Job, Message, SuiteKind, Task, JOB_PATH, MARK, MARK_BEGIN, MARK_END, VERSION,
 };
 
 use process::{Guest, Limits};
@@ -133,6 +133,7 @@ fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
         disk,
         slowdown,
         env,
+        settings,
     } = serde_json::from_str(&job).context(|| format!("{JOB_PATH} is no job"))?;
     if version != VERSION {
         return Err(format!(
@@ -144,6 +145,7 @@ fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
     if disk {
         setup::disk()?;
     }
+    setup::write(&settings)?;
     let has_groups = setup::has_groups()?;
     let mut guest = Guest::new(has_groups, Limits::scaled(slowdown), env);
 
@@ -193,6 +195,9 @@ fn run(log: &mut KernelLog, port: &mut Option<Port>) -> Result<()> {
             timeout_ms,
             max_failures,
         } => {
+            if suites.iter().any(|suite| suite.kind == SuiteKind::Programs) {
+                setup::programs()?;
+            }
             setup::clear_leaks();
             let mut runner = tests::Runner {
                 timeout: Duration::from_millis(timeout_ms),

@@ -19,6 +19,9 @@ use harness::protocol::{GROUPS_ENV, SLOWDOWN_ENV};
 
 use crate::{diagnose, setup, Context as _, Result};
 
+/// Where programs are started that do not ask for another place.
+pub(crate) const TMP_DIR: &str = "/tmp";
+
 /// How patient init is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -46,6 +49,8 @@ impl Limits {
 pub(crate) struct Guest {
     has_groups: bool,
     pub(crate) limits: Limits,
+    /// Where programs are started.
+    pub(crate) dir: &'static str,
     /// What the job wants in the environment of every program.
     env: Vec<(String, String)>,
     /// Statuses of reaped processes that somebody may still ask for.
@@ -85,6 +90,7 @@ impl Guest {
         Self {
             has_groups,
             limits,
+            dir: TMP_DIR,
             env,
             statuses: HashMap::new(),
             stuck_workers: HashSet::new(),
@@ -98,7 +104,7 @@ impl Guest {
         let mut command = Command::new(program);
         command
             .args(arguments)
-            .current_dir("/tmp")
+            .current_dir(self.dir)
             .env_clear()
             .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
             .env("HOME", "/tmp")

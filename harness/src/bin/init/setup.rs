@@ -10,14 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::protocol::{DISK_DIR, FEAT_SQE_GROUP, PORT};
+use harness::protocol::{DISK_DIR, FEAT_SQE_GROUP, PORT, PROGRAMS_DIR};
 
 use crate::{Context as _, Result};
 
 /// Probing of virtio devices may still be under way when init starts.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
 
-fn mount(source: &str, target: &str, kind: &str, options: &str) -> Result<()> {
+fn mount(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: libc::c_ulong,
+    options: &str,
+) -> Result<()> {
     fs::create_dir_all(target).context(|| format!("cannot make {target}"))?;
     let text = |text: &str| CString::new(text).context(|| format!("odd name {text:?}"));
     let (c_source, c_target, c_kind, c_options) =
@@ -28,7 +34,7 @@ fn mount(source: &str, target: &str, kind: &str, options: &str) -> Result<()> {
             c_source.as_ptr(),
             c_target.as_ptr(),
             c_kind.as_ptr(),
-            0,
+            flags,
             c_options.as_ptr().cast(),
         )
     };
@@ -45,11 +51,11 @@ fn mount(source: &str, target: &str, kind: &str, options: &str) -> Result<()> {
 /// The file systems that every program may expect, and those that this kernel
 /// happens to have.
 pub(crate) fn mounts() -> Result<()> {
-    mount("proc", "/proc", "proc", "")?;
-    mount("sysfs", "/sys", "sysfs", "")?;
-    mount("devtmpfs", "/dev", "devtmpfs", "")?;
-    mount("tmpfs", "/dev/shm", "tmpfs", "mode=1777")?;
-    mount("tmpfs", "/tmp", "tmpfs", "mode=1777")?;
+    mount("proc", "/proc", "proc", 0, "")?;
+    mount("sysfs", "/sys", "sysfs", 0, "")?;
+    mount("devtmpfs", "/dev", "devtmpfs", 0, "")?;
+    mount("tmpfs", "/dev/shm", "tmpfs", 0, "mode=1777")?;
+    mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777")?;
     for (source, target) in [
         ("devpts", "/dev/pts"),
         ("debugfs", "/sys/kernel/debug"),
@@ -59,7 +65,7 @@ pub(crate) fn mounts() -> Result<()> {
         ("cgroup2", "/sys/fs/cgroup"),
     ] {
         // Absent from some profiles; a test that needs one skips itself.
-        let _ = mount(source, target, source, "");
+        let _ = mount(source, target, source, 0, "");
     }
     Ok(())
 }
@@ -75,7 +81,7 @@ pub(crate) fn fresh_directories() -> Result<()> {
             io::Error::last_os_error()
         ));
     }
-    mount("tmpfs", "/tmp", "tmpfs", "mode=1777")?;
+    mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777")?;
     if let Ok(entries) = fs::read_dir(DISK_DIR) {
         for entry in entries.flatten() {
             if entry.file_name() != "lost+found" {
@@ -89,16 +95,36 @@ pub(crate) fn fresh_directories() -> Result<()> {
     Ok(())
 }
 
-/// Mounts the disk that the host attached.
-pub(crate) fn disk() -> Result<()> {
+/// Waits for a disk that the host attached.
+fn wait_for(device: &str) -> Result<()> {
     let start = Instant::now();
-    while fs::metadata("/dev/vda").is_err() {
+    while fs::metadata(device).is_err() {
         if start.elapsed() > DEVICE_PATIENCE {
-            return Err("there is no disk /dev/vda".to_owned());
+            return Err(format!("there is no disk {device}"));
         }
         thread::sleep(Duration::from_millis(20));
     }
-    mount("/dev/vda", DISK_DIR, "ext4", "")
+    Ok(())
+}
+
+/// Mounts the disk that the host attached.
+pub(crate) fn disk() -> Result<()> {
+    wait_for("/dev/vda")?;
+    mount("/dev/vda", DISK_DIR, "ext4", 0, "")
+}
+
+/// Mounts the second disk, which has programs and cannot be written.
+pub(crate) fn programs() -> Result<()> {
+    wait_for("/dev/vdb")?;
+    mount("/dev/vdb", PROGRAMS_DIR, "ext4", libc::MS_RDONLY, "")
+}
+
+/// Writes values into files of the kernel's.
+pub(crate) fn write(settings: &[(String, String)]) -> Result<()> {
+    for (file, value) in settings {
+        fs::write(file, value).context(|| format!("cannot write {value:?} into {file}"))?;
+    }
+    Ok(())
 }
 
 /// Lifts what would limit a program on an ordinary system: tests register

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use harness::{
     protocol::{
-        own_name, skip_reason, Message, Outcome, Suite, SuiteKind, EXIT_SKIPPED, MARK_RUN, NOT_RUN,
-        SKIP_PREFIX,
+        own_name, skip_reason, Message, Outcome, Suite, SuiteKind, DISK_DIR, EXIT_SKIPPED,
+        MARK_RUN, NOT_RUN, SKIP_PREFIX,
     },
     tap::{self, Status},
 };
 
 use crate::{
-    process::{explain, End, Guest},
+    process::{explain, End, Guest, TMP_DIR},
     setup, KernelLog, Port, Result,
 };
 
@@ -91,6 +91,16 @@ fn judge_kselftest(status: libc::c_int, output: &str, test: &str) -> (Outcome, O
     }
 }
 
+/// What a test shows that is a program, and ended by itself.
+fn judge_program(status: libc::c_int) -> (Outcome, Option<String>) {
+    let (words, code) = explain(status);
+    match code {
+        0 => (Outcome::Passed, None),
+        EXIT_SKIPPED => (Outcome::Skipped, None),
+        _ => (Outcome::Failed, Some(words)),
+    }
+}
+
 /// What a test that ended by itself shows.
 fn judge(status: libc::c_int, output: &str) -> (Outcome, Option<String>) {
     let (words, code) = explain(status);
@@ -147,6 +157,10 @@ impl Runner<'_> {
             round,
         })?;
 
+        self.guest.dir = match suite.kind {
+            SuiteKind::Programs => DISK_DIR,
+            SuiteKind::Libtest | SuiteKind::Kselftest => TMP_DIR,
+        };
         let argv = suite.command(test);
         let start = Instant::now();
         let mut capture = Capture::default();
@@ -160,6 +174,7 @@ impl Runner<'_> {
             End::Exited(status) => match suite.kind {
                 SuiteKind::Libtest => judge(status, &output),
                 SuiteKind::Kselftest => judge_kselftest(status, &output, test),
+                SuiteKind::Programs => judge_program(status),
             },
             End::TimedOut(doing) => (
                 Outcome::Timeout,
