@@ -728,6 +728,10 @@ mod tests {
             command(SuiteKind::Kselftest, "kselftest::f.v.t"),
             "/bin/x -r f.v.t"
         );
+        assert_eq!(
+            command(SuiteKind::Programs, "iopoll.t /dev/x"),
+            "/bin/x/iopoll.t /dev/x"
+        );
     }
 
     #[test]

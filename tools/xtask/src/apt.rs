@@ -33,7 +33,17 @@ impl Suite {
     ///
     /// Fails where there is no apt, no keyring, no network, or no Debian archive
     /// among the system's sources.
-    pub(crate) fn open(cache: &Cache, _lock: &Lock, name: &str) -> Result<Self> {
+    pub(crate) fn open(cache: &Cache, lock: &Lock, name: &str) -> Result<Self> {
+        Self::open_list(cache, lock, name, "deb", name)
+    }
+
+    /// As [`Suite::open`], for source packages.
+    pub(crate) fn open_sources(cache: &Cache, lock: &Lock, name: &str) -> Result<Self> {
+        Self::open_list(cache, lock, name, "deb-src", &format!("{name}-source"))
+    }
+
+    /// The list of one kind, in a directory of that name.
+    fn open_list(cache: &Cache, _lock: &Lock, name: &str, kind: &str, place: &str) -> Result<Self> {
         ensure!(
             is_here(),
             "this is not a Debian system (there is no apt-get)"
@@ -43,7 +53,7 @@ impl Suite {
             "{KEYRING} is missing: `apt-get install debian-archive-keyring`"
         );
         let dir = cache.dir("apt")?;
-        let options = options(&dir, name)?;
+        let options = options(&dir, place)?;
         let address = match archive()? {
             Some(address) => address,
             // The system has never fetched its lists.
@@ -60,8 +70,8 @@ impl Suite {
             }
         };
         cache::write_whole(
-            &dir.join(name).join("parts/debian.list"),
-            format!("deb [signed-by={KEYRING}] {address} {name} main\n").as_bytes(),
+            &dir.join(place).join("parts/debian.list"),
+            format!("{kind} [signed-by={KEYRING}] {address} {name} main\n").as_bytes(),
         )?;
         run::output(apt_get(&options).arg("update")).map_err(|error| {
             let why = run::last_word(&error);
@@ -81,24 +91,52 @@ impl Suite {
     /// Fails if the suite does not have it, or the download did not end. apt has
     /// compared size and hash with the signed list.
     pub(crate) fn download(&self, wanted: &str, into: &Path) -> Result<PathBuf> {
-        let uris =
-            run::output(apt_get(&self.options).args(["download", "--print-uris", "-q", wanted]))
-                .with_context(|| format!("Debian's {} does not have {wanted}", self.name))?;
+        self.get(&["download", "-q", wanted], wanted, "", into)
+    }
+
+    /// Downloads what a source package was made from, an archive of this name, and
+    /// returns its path.
+    ///
+    /// # Errors
+    ///
+    /// As [`Suite::download`], and if the suite has another version.
+    pub(crate) fn download_source(
+        &self,
+        package: &str,
+        archive: &str,
+        into: &Path,
+    ) -> Result<PathBuf> {
+        let arguments = ["source", "-q", "--download-only", "--tar-only", package];
+        self.get(&arguments, package, archive, into)
+    }
+
+    /// Downloads one file, the first whose name begins so.
+    fn get(&self, arguments: &[&str], wanted: &str, begin: &str, into: &Path) -> Result<PathBuf> {
+        let lacks = || {
+            let name = if begin.is_empty() { wanted } else { begin };
+            format!("Debian's {} does not have {name}", self.name)
+        };
+        let uris = run::output(
+            apt_get(&self.options)
+                .args(arguments)
+                .arg("--print-uris")
+                .current_dir(into),
+        )
+        .with_context(lacks)?;
         let (file, size) = uris
             .lines()
-            .find_map(parse_uri)
-            .with_context(|| format!("Debian's {} does not have {wanted}", self.name))?;
+            .filter_map(parse_uri)
+            .find(|(file, _)| file.starts_with(begin))
+            .with_context(lacks)?;
         let path = into.join(&file);
         let mut bar = Bar::new("Fetching", &file, Unit::Bytes, Some(size));
         run::watched(
-            apt_get(&self.options)
-                .args(["download", "-q", wanted])
-                .current_dir(into),
+            apt_get(&self.options).args(arguments).current_dir(into),
             || bar.set(fs::metadata(&path).map_or(0, |meta| meta.len())),
         )
         .with_context(|| format!("cannot download {wanted} of Debian's {}", self.name))?;
         bar.finish();
-        ensure!(path.exists(), "apt-get download left no {file}");
+        ensure!(path.exists(), "apt-get {} left no {file}", arguments[0]);
         Ok(path)
     }
 }
@@ -139,8 +177,8 @@ fn listing() -> Command {
 }
 
 /// Options that keep apt out of the system's directories.
-fn options(dir: &Path, suite: &str) -> Result<Vec<String>> {
-    let dir = dir.join(suite);
+fn options(dir: &Path, place: &str) -> Result<Vec<String>> {
+    let dir = dir.join(place);
     for part in ["lists/partial", "cache/archives/partial", "parts"] {
         let part = dir.join(part);
         fs::create_dir_all(&part).with_context(|| format!("cannot create {}", part.display()))?;

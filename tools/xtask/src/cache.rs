@@ -28,7 +28,9 @@ use crate::progress::say;
 /// | `src/linux-VERSION/` | the kernel as it came, never written to |
 /// | `tree/linux-VERSION/` | the same with the series applied; hard links where nothing differs |
 /// | `tree/linux-VERSION-mistakes/` | the same with a mistake in it |
-/// | `build/PROFILE/`, `build/PROFILE-mistakes/` | `O=` of the kernel's make |
+/// | `tree/linux-VERSION-pair/` | now with the series and now without, for two kernels to compare |
+/// | `build/PROFILE/`, `build/PROFILE-mistakes/`, `build/PROFILE-pair/`, `build/PROFILE-pair-base/` | `O=` of the kernel's make |
+/// | `liburing/` | its source, its tests, and a disk with them |
 /// | `rust-src/` | the standard library's source, where the toolchain has none |
 /// | `tools/` | programs built for this project alone |
 /// | `kdir/` | what the series wrote to trees of the user, and what was there before |

@@ -25,8 +25,9 @@ pub(crate) struct Args {
 }
 
 /// What `--all` adds.
-const ALL: [&str; 7] = [
+const ALL: [&str; 8] = [
     "cargo xtask series compare",
+    "cargo xtask liburing",
     "cargo xtask fuzz --count 2000",
     // Whether plain requests, chains or groups cost more than is on record. The rest of
     // what is on record takes longer than it tells.

@@ -23,7 +23,7 @@ use crate::{
     log_rules::{Finding, Rules},
     profile::Profile,
     progress::{self, say, Bar, Unit},
-    qemu::{self, Console, Limits, Machine, Watcher},
+    qemu::{self, Console, Disk, Limits, Machine, Watcher},
     report,
     run_dir::{RunDir, DISK},
     verdict::Verdict,
@@ -302,13 +302,14 @@ fn execute(args: Args) -> Result<ExitCode> {
             disk: true,
             slowdown: accels.iter().copied().map(slowdown).max().unwrap_or(1),
             env: Vec::new(),
+            settings: Vec::new(),
         },
     )?;
     let machine = Machine {
         kernel: bzimage,
         smp,
         mem_mib: guest::memory(&config),
-        disk: Some(image),
+        disks: vec![Disk::virtio(image)],
         console: Console::File,
         icount: false,
     };

@@ -4,7 +4,8 @@
 use std::{
     env,
     ffi::CString,
-    fs, io, mem,
+    fs::{self, File},
+    io, mem,
     os::unix::ffi::OsStrExt as _,
     path::Path,
     process::{Command, Stdio},
@@ -57,6 +58,13 @@ pub(crate) fn make(image: &Path, bytes: u64, contents: Option<&Path>) -> Result<
         );
     }
     Ok(())
+}
+
+/// Makes an image of this size with nothing on it.
+pub(crate) fn empty(image: &Path, bytes: u64) -> Result<()> {
+    File::create(image)
+        .and_then(|file| file.set_len(bytes))
+        .with_context(|| format!("cannot make {}", image.display()))
 }
 
 fn free_space(dir: &Path) -> Result<u64> {

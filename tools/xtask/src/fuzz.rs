@@ -496,13 +496,14 @@ fn judge(
             disk: false,
             slowdown: accels.iter().copied().map(slow).max().unwrap_or(1),
             env: Vec::new(),
+            settings: Vec::new(),
         },
     )?;
     let machine = Machine {
         kernel: bzimage,
         smp: args.smp,
         mem_mib: args.mem.unwrap_or_else(|| guest::memory(&config)),
-        disk: None,
+        disks: Vec::new(),
         console: Console::File,
         icount: false,
     };

@@ -20,6 +20,7 @@ mod interrupt;
 mod ktap;
 mod kunit;
 mod kvm;
+mod liburing;
 mod log_rules;
 mod mistakes;
 mod paths;
@@ -58,6 +59,8 @@ enum Command {
     Bench(bench::Args),
     /// Show what this machine lacks, and the command that gets it.
     Doctor(doctor::Args),
+    /// Run the tests of liburing on the base and the patched kernel, and compare.
+    Liburing(liburing::Args),
     /// Check the patch series, lay it out as a git tree, or take edits back.
     Series(series::Args),
     /// Put known mistakes into the kernel, one at a time, and see the tests fail.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Liburing(args) => liburing::run(args),
         Command::Series(args) => series::run(args),
         Command::Mistakes(args) => mistakes::run(args),
         Command::Docs(args) => docs::run(args),

@@ -144,6 +144,14 @@ impl Bar {
         self.set(self.done + 1);
     }
 
+    /// Says something while the step goes on.
+    pub(crate) fn say(&self, verb: &str, what: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(verb, what)),
+            None => say(verb, what),
+        }
+    }
+
     /// How far it is, in words.
     fn state(&self) -> String {
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);

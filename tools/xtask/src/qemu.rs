@@ -59,13 +59,41 @@ pub(crate) enum Console {
     Terminal,
 }
 
+/// How a guest meets a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bus {
+    /// As the next of `/dev/vda`, `/dev/vdb`, ...
+    Virtio,
+    /// As that, but it cannot be written, and other guests may have it too.
+    VirtioReadOnly,
+    /// As the next of `/dev/nvme0n1`, `/dev/nvme1n1`, ...
+    Nvme,
+}
+
+/// A disk of a guest.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    pub(crate) image: PathBuf,
+    pub(crate) bus: Bus,
+}
+
+impl Disk {
+    /// The one disk of most guests.
+    pub(crate) fn virtio(image: PathBuf) -> Self {
+        Self {
+            image,
+            bus: Bus::Virtio,
+        }
+    }
+}
+
 /// A guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(crate) kernel: PathBuf,
     pub(crate) smp: u32,
     pub(crate) mem_mib: u32,
-    pub(crate) disk: Option<PathBuf>,
+    pub(crate) disks: Vec<Disk>,
     pub(crate) console: Console,
     /// Whether time goes on by a nanosecond an instruction, and by nothing else. Then
     /// two runs do the same. Needs TCG and one processor.
@@ -91,7 +119,7 @@ impl Machine {
             kernel,
             smp,
             mem_mib,
-            disk,
+            disks,
             console,
             icount,
         } = self;
@@ -154,12 +182,20 @@ impl Machine {
             ]
             .map(OsString::from),
         );
-        if let Some(disk) = disk {
-            // The image does not outlive the run, so nothing need reach the disk.
-            let mut drive = OsString::from("if=none,id=disk,format=raw,cache=unsafe,file=");
-            drive.push(escaped(disk));
+        for (number, Disk { image, bus }) in disks.iter().enumerate() {
+            let mut drive = OsString::from(format!("if=none,id=disk{number},format=raw,"));
+            drive.push(match bus {
+                // The image does not outlive the run, so nothing need reach the disk.
+                Bus::Virtio | Bus::Nvme => "cache=unsafe,file=",
+                Bus::VirtioReadOnly => "readonly=on,file=",
+            });
+            drive.push(escaped(image));
             line.extend(["-drive".into(), drive]);
-            line.extend(["-device", "virtio-blk-pci,drive=disk"].map(OsString::from));
+            let device = match bus {
+                Bus::Virtio | Bus::VirtioReadOnly => format!("virtio-blk-pci,drive=disk{number}"),
+                Bus::Nvme => format!("nvme,drive=disk{number},serial=disk{number}"),
+            };
+            line.extend(["-device".into(), device.into()]);
         }
         line
     }
@@ -507,7 +543,7 @@ mod tests {
             kernel: "/build/bzImage".into(),
             smp: 2,
             mem_mib: 1024,
-            disk: None,
+            disks: Vec::new(),
             console: Console::File,
             icount: false,
         }
@@ -547,7 +583,7 @@ mod tests {
     #[test]
     fn a_comma_in_a_path_is_not_an_option() {
         let machine = Machine {
-            disk: Some("/a,b/disk.img".into()),
+            disks: vec![Disk::virtio("/a,b/disk.img".into())],
             ..machine()
         };
         let line = text(&machine, Accel::Tcg, "/a,b");
@@ -555,6 +591,30 @@ mod tests {
         assert!(line.contains("file=/a,,b/disk.img"), "{line}");
         // Not an option with values.
         assert!(line.contains("-initrd /a,b/initramfs.cpio"), "{line}");
+    }
+
+    #[test]
+    fn disks_come_in_their_order() {
+        let disk = |image: &str, bus| Disk {
+            image: image.into(),
+            bus,
+        };
+        let machine = Machine {
+            disks: vec![
+                disk("/a", Bus::Virtio),
+                disk("/b", Bus::VirtioReadOnly),
+                disk("/c", Bus::Nvme),
+            ],
+            ..machine()
+        };
+        let line = text(&machine, Accel::Tcg, "/run");
+        for part in [
+            "-drive if=none,id=disk0,format=raw,cache=unsafe,file=/a -device virtio-blk-pci,drive=disk0",
+            "-drive if=none,id=disk1,format=raw,readonly=on,file=/b -device virtio-blk-pci,drive=disk1",
+            "-drive if=none,id=disk2,format=raw,cache=unsafe,file=/c -device nvme,drive=disk2,serial=disk2",
+        ] {
+            assert!(line.contains(part), "{line}");
+        }
     }
 
     #[test]

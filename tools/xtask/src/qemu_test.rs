@@ -27,7 +27,7 @@ use crate::{
     log_rules::{Finding, Rules},
     profile::Profile,
     progress::{self, say},
-    qemu::{self, Console, Limits, Machine, Run, Watcher},
+    qemu::{self, Console, Disk, Limits, Machine, Run, Watcher},
     report,
     run_dir::{RunDir, DISK},
     selftest::{self, Selftest},
@@ -173,7 +173,7 @@ pub(crate) fn slowdown(accel: Accel, config: &str, scale: f64) -> u32 {
 }
 
 /// Waiting on the host, for a guest that is so much slower.
-fn limits(slowdown: u32, test_timeout: Duration) -> Limits {
+pub(crate) fn limits(slowdown: u32, test_timeout: Duration) -> Limits {
     Limits {
         boot: Duration::from_secs(30) * slowdown,
         // Init itself waits, kills, looks for leaks and reports; this strikes only
@@ -666,13 +666,14 @@ fn run_one(
             disk: true,
             slowdown: slowest,
             env: environment(args),
+            settings: Vec::new(),
         },
     )?;
     let machine = Machine {
         kernel: subject.bzimage.clone(),
         smp: args.smp,
         mem_mib,
-        disk: Some(image),
+        disks: vec![Disk::virtio(image)],
         console: Console::File,
         icount: false,
     };
@@ -950,7 +951,7 @@ fn show(args: &Args) -> Result<ExitCode> {
             kernel,
             smp: args.smp,
             mem_mib: args.mem.unwrap_or_else(|| guest::memory("")),
-            disk: Some(Path::new("target/qemu-test/RUN").join(DISK)),
+            disks: vec![Disk::virtio(Path::new("target/qemu-test/RUN").join(DISK))],
             console: Console::File,
             icount: false,
         };

@@ -19,8 +19,9 @@ const KEPT: usize = 20;
 /// Locked as long as the run lasts, so that another run does not remove it.
 const LOCK: &str = "lock";
 
-/// A disk image in a run's directory. Big, and of no use after the run.
+/// Disk images in a run's directory. Big, and of no use after the run.
 pub(crate) const DISK: &str = "disk.img";
+pub(crate) const SECOND_DISK: &str = "disk2.img";
 
 /// The directory of a run that is going on.
 pub(crate) struct RunDir {
@@ -79,7 +80,9 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        let _ = fs::remove_file(self.path.join(DISK));
+        for image in [DISK, SECOND_DISK] {
+            let _ = fs::remove_file(self.path.join(image));
+        }
     }
 }
 
@@ -130,10 +133,13 @@ fn prune(path: &Path, whole: bool) -> io::Result<()> {
     if whole {
         fs::remove_dir_all(path)
     } else {
-        match fs::remove_file(path.join(DISK)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        for image in [DISK, SECOND_DISK] {
+            match fs::remove_file(path.join(image)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     kvm::{self, Accel},
     profile::Profile,
     progress::say,
-    qemu::{self, Console, Machine},
+    qemu::{self, Console, Disk, Machine},
     run_dir::{RunDir, DISK},
 };
 
@@ -173,6 +173,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             disk: true,
             slowdown: 1,
             env: Vec::new(),
+            settings: Vec::new(),
         },
     )?;
     // No fallback: nobody looks at the first line but the user, who sees it.
@@ -185,7 +186,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         kernel: bzimage,
         smp,
         mem_mib: mem.unwrap_or_else(|| guest::memory(&config)),
-        disk: Some(image),
+        disks: vec![Disk::virtio(image)],
         console: Console::Terminal,
         icount: false,
     };

@@ -17,7 +17,7 @@ use crate::{
     kvm::Accel,
     log_rules::{Finding, Rules},
     progress::{say, Bar, Unit},
-    qemu::{self, Console, Limits, Machine, Watcher},
+    qemu::{self, Console, Disk, Limits, Machine, Watcher},
     report,
     run_dir::{RunDir, DISK},
     verdict::Verdict,
@@ -132,13 +132,14 @@ pub(super) fn boot(
             disk: false,
             slowdown: 1,
             env: Vec::new(),
+            settings: Vec::new(),
         },
     )?;
     let machine = Machine {
         kernel: bzimage.clone(),
         smp: 1,
         mem_mib: 1024,
-        disk: Some(image),
+        disks: vec![Disk::virtio(image)],
         console: Console::File,
         icount: true,
     };

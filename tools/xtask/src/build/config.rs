@@ -30,6 +30,21 @@ impl Request {
         Ok(Self { fragments })
     }
 
+    /// Asks no more for these options, whatever a fragment says.
+    pub(super) fn forget(&mut self, options: &[String]) {
+        let about = |line: &str| {
+            let mut found = parse(line).into_keys();
+            found.any(|option| options.contains(&option))
+        };
+        for (_, text) in &mut self.fragments {
+            *text = text
+                .lines()
+                .filter(|line| !about(line))
+                .map(|line| format!("{line}\n"))
+                .collect();
+        }
+    }
+
     /// All of it, for `KCONFIG_ALLCONFIG`.
     pub(super) fn text(&self) -> String {
         self.fragments
@@ -127,6 +142,18 @@ mod tests {
         ] {
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_asked_for() {
+        let mut request = request(&[
+            "CONFIG_A=y\n",
+            "# CONFIG_GO\nCONFIG_GONE=y\n# CONFIG_GO is not set\nCONFIG_N=8\n",
+        ]);
+        request.check(CONFIG).unwrap_err();
+        request.forget(&["CONFIG_GONE".to_owned(), "CONFIG_GO".to_owned()]);
+        assert_eq!(request.text(), "CONFIG_A=y\n\n# CONFIG_GO\nCONFIG_N=8\n\n");
+        request.check(CONFIG).unwrap();
     }
 
     #[test]

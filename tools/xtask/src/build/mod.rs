@@ -162,6 +162,30 @@ pub(crate) fn ensure_variant(
     ensure(profile, options, Part::Variant(variant))
 }
 
+/// The tree that a base and a patched kernel are built from in turn.
+const PAIR: &str = "pair";
+
+/// As [`ensure_kernel`], for two kernels that differ in the series and in nothing else:
+/// the base, without the options that only the series has, and the patched one. Both are
+/// built from one tree, first with the series and then without, and what the one left is
+/// where the other begins: only what differs is built twice.
+///
+/// # Errors
+///
+/// As [`ensure_kernel`].
+pub(crate) fn ensure_pair(profile: &Profile, options: &Options) -> Result<(Kernel, Kernel)> {
+    let side = |series| {
+        let variant = Variant {
+            name: PAIR,
+            series,
+            edits: &[],
+        };
+        ensure(profile.clone(), options, Part::Variant(&variant))
+    };
+    let patched = side(true)?;
+    Ok((side(false)?, patched))
+}
+
 fn ensure(profile: Profile, options: &Options, part: Part<'_>) -> Result<Kernel> {
     let build = || {
         let site = Site::prepare(profile, options, part)?;
@@ -189,7 +213,7 @@ fn run_targets(profile: Profile, options: &Options, targets: &[String]) -> Resul
 pub(crate) enum Part<'a> {
     /// The kernel, on the profile's own tree.
     Kernel,
-    /// A kernel, on a tree that is edited.
+    /// A kernel, on a tree that is edited, or that lacks the series.
     Variant(&'a Variant<'a>),
     /// Objects to compare, in a directory of their own: others' flags would make
     /// the kernel's build start over. On the tree with the series, or as it came.
@@ -224,7 +248,7 @@ impl Site {
         } = options;
         let base = Base::load(&paths::kernel()?)?;
         let series = Series::load()?;
-        let request = Request::load(&profile)?;
+        let mut request = Request::load(&profile)?;
         let llvm = toolchain::choose_llvm(llvm)?;
         let cache = Cache::open()?;
         if kdir.is_some() {
@@ -245,13 +269,22 @@ impl Site {
         let name = match (part, kdir) {
             (Part::Kernel, Some(dir)) => format!("{profile}-{}", series::kdir_key(dir)?),
             (Part::Kernel, None) => profile.name().to_owned(),
+            (Part::Variant(variant), _) if !variant.series => {
+                request.forget(&series.options()?);
+                format!("{profile}-{}-base", variant.name)
+            }
             (Part::Variant(variant), _) => format!("{profile}-{}", variant.name),
             (Part::Objects { pristine: true }, _) if !profile.is_base() => {
                 format!("compare/{profile}-base")
             }
             (Part::Objects { .. }, _) => format!("compare/{profile}"),
         };
-        let pristine = profile.is_base() || matches!(part, Part::Objects { pristine: true });
+        let pristine = profile.is_base()
+            || match part {
+                Part::Objects { pristine } => pristine,
+                Part::Variant(variant) => !variant.series,
+                Part::Kernel => false,
+            };
         let out = cache.root().join("build").join(name);
         let have_source = kdir.is_some() || fetch::cached_source(&cache, &base).is_some();
         let small = matches!(part, Part::Objects { .. }) || out.join("vmlinux").exists();
@@ -269,16 +302,21 @@ impl Site {
             ),
             None => {
                 let source = fetch::source(&cache, &lock, &base, tarball.as_deref())?;
-                if pristine {
-                    (source, Some(base.version.clone()))
+                let variant = match part {
+                    Part::Variant(variant) => Some(variant),
+                    Part::Kernel | Part::Objects { .. } => None,
+                };
+                let content = if pristine {
+                    base.version.clone()
                 } else {
-                    let variant = match part {
-                        Part::Variant(variant) => Some(variant),
-                        Part::Kernel | Part::Objects { .. } => None,
-                    };
-                    let tree = series::patched(&cache, &lock, &series, &source, variant)?;
-                    (tree, Some(series.digest_of(variant)?))
-                }
+                    series.digest_of(variant)?
+                };
+                let tree = if pristine && variant.is_none() {
+                    source
+                } else {
+                    series::patched(&cache, &lock, &series, &source, variant)?
+                };
+                (tree, Some(content))
             }
         };
         let kconfig = if pristine {
@@ -287,6 +325,10 @@ impl Site {
             series.kconfig(&tree)?
         };
         let toolchain = Toolchain::ensure(&cache, &lock, llvm)?;
+        if let (Part::Variant(variant), true) = (part, pristine) {
+            let patched = out.with_file_name(format!("{profile}-{}", variant.name));
+            begin_where_it_ended(&cache, &lock, &patched, &out)?;
+        }
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
         let jobs = match jobs {
             Some(jobs) => *jobs,
@@ -501,6 +543,24 @@ pub(crate) fn forget_makes(make: &mut Command) -> &mut Command {
         make.env_remove(name);
     }
     make
+}
+
+/// Makes a build directory a copy of one that was built from the same tree as that was
+/// before. make sees what has changed since.
+fn begin_where_it_ended(cache: &Cache, lock: &Lock, from: &Path, to: &Path) -> Result<()> {
+    if to.exists() || !from.join("vmlinux").exists() {
+        return Ok(());
+    }
+    let scratch = cache.scratch(lock)?;
+    let new = scratch.path().join("build");
+    run::output(
+        Command::new("cp")
+            .args(["-a", "--reflink=auto"])
+            .arg(from)
+            .arg(&new),
+    )
+    .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    fs::rename(&new, to).with_context(|| format!("cannot create {}", to.display()))
 }
 
 /// Whether a line of make's names a step: two blanks, a word in capitals, a file.

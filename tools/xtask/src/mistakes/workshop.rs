@@ -132,7 +132,11 @@ impl<'a> Workshop<'a> {
         let began = Instant::now();
         let (bzimage, undo) = match &self.own {
             None => {
-                let variant = Variant { name: NAME, edits };
+                let variant = Variant {
+                    name: NAME,
+                    series: true,
+                    edits,
+                };
                 let Source {
                     options, profile, ..
                 } = self.source;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Edits on top of the series: what stands in `ci/mistakes.toml`, and is meant for no
-//! tree but one that is there to be wrong.
+//! Trees that are not the series' own: edits on top of it, which stand in
+//! `ci/mistakes.toml` and are meant for no tree but one that is there to be wrong, and
+//! what came before it.
 
 use std::path::{Path, PathBuf};
 
@@ -28,19 +29,24 @@ pub(crate) struct Variant<'a> {
     /// Of the tree and of what is built from it. Each variant of this name takes the
     /// place of the one before.
     pub(crate) name: &'a str,
+    /// Whether the series is in it.
+    pub(crate) series: bool,
     /// In their order.
     pub(crate) edits: &'a [Edit],
 }
 
 impl Series {
-    /// As [`Series::digest`], for the series with edits on top.
+    /// As [`Series::digest`], for a variant.
     pub(crate) fn digest_of(&self, variant: Option<&Variant<'_>>) -> Result<String> {
-        let digest = self.digest()?;
         let Some(variant) = variant else {
-            return Ok(digest);
+            return self.digest();
         };
         let mut parts = Parts::default();
-        parts.add(digest);
+        parts.add(if variant.series {
+            self.digest()?
+        } else {
+            String::new()
+        });
         for Edit {
             file,
             find,
@@ -170,7 +176,11 @@ mod tests {
         let world = World::new();
         let series = world.series();
         let digest = |edits: &[Edit]| {
-            let variant = Variant { name: "x", edits };
+            let variant = Variant {
+                name: "x",
+                series: true,
+                edits,
+            };
             series.digest_of(Some(&variant)).unwrap()
         };
         let plain = series.digest_of(None).unwrap();

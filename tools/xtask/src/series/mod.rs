@@ -229,6 +229,17 @@ impl Series {
         Ok(content)
     }
 
+    /// The options that only a tree with the series has, as `.config` names them.
+    pub(crate) fn options(&self) -> Result<Vec<String>> {
+        let text = String::from_utf8(self.content(Path::new(KCONFIG))?)
+            .with_context(|| format!("{KCONFIG} is no text"))?;
+        let options = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("config "))
+            .map(|name| format!("CONFIG_{}", name.trim()));
+        Ok(options.collect())
+    }
+
     /// Every file of `kernel/` that is meant for the kernel tree, by its path there.
     fn present(&self) -> Result<BTreeSet<PathBuf>> {
         let mut present = BTreeSet::new();
@@ -436,6 +447,12 @@ mod tests {
     fn refused(world: &World, why: &str) {
         let error = format!("{:#}", world.series().account().unwrap_err());
         assert!(error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn its_options_are_those_of_its_kconfig() {
+        let world = World::new();
+        assert_eq!(world.series().options().unwrap(), ["CONFIG_GROUP"]);
     }
 
     #[test]

@@ -92,7 +92,11 @@ pub(super) fn cached_tree(
         return Ok(tree);
     }
     // Before anything is made of it: a series that does not apply changes nothing.
-    let mut wanted = apply::apply(series, |path| read(&pristine.join(path)))?;
+    let mut wanted = if variant.is_none_or(|variant| variant.series) {
+        apply::apply(series, |path| read(&pristine.join(path)))?
+    } else {
+        Files::new()
+    };
     if let Some(Variant { edits, .. }) = variant {
         let files = edited(edits, |path| match wanted.get(path) {
             Some(content) => Ok(Some(content.clone())),
@@ -118,14 +122,21 @@ pub(super) fn cached_tree(
     manifest.written = wanted.into_keys().collect();
     manifest.digest = digest;
     save(&manifest_path, &manifest)?;
-    say(
-        "Patched",
-        format!(
-            "{} ({} patches, {count} files written)",
-            tree.display(),
-            series.patches.len()
-        ),
-    );
+    if variant.is_none_or(|variant| variant.series) {
+        say(
+            "Patched",
+            format!(
+                "{} ({} patches, {count} files written)",
+                tree.display(),
+                series.patches.len()
+            ),
+        );
+    } else {
+        say(
+            "Restored",
+            format!("{} ({count} files written)", tree.display()),
+        );
+    }
     Ok(tree)
 }
 
@@ -270,7 +281,11 @@ mod tests {
         };
         let sync_variant = |edits: &[Edit]| {
             let lock = world.cache.lock().unwrap();
-            let variant = Variant { name: "v", edits };
+            let variant = Variant {
+                name: "v",
+                series: true,
+                edits,
+            };
             cached_tree(
                 &world.cache,
                 &lock,
@@ -301,6 +316,36 @@ mod tests {
         // One that does not fit changes nothing.
         sync_variant(&[edit("io_uring/a.c", "eleven")]).unwrap_err();
         assert_eq!(read("io_uring/group/state.rs").unwrap(), "wrong\n");
+    }
+
+    /// One path for both: what make built from the one is of use for the other.
+    #[test]
+    fn a_variant_can_be_what_came_before_the_series() {
+        let world = World::new();
+        let sync_variant = |series| {
+            let lock = world.cache.lock().unwrap();
+            let variant = Variant {
+                name: "v",
+                series,
+                edits: &[],
+            };
+            cached_tree(
+                &world.cache,
+                &lock,
+                &world.series(),
+                &world.tree,
+                Some(&variant),
+            )
+            .unwrap()
+        };
+        for series in [true, false, false, true, false] {
+            let tree = sync_variant(series);
+            let text = fs::read_to_string(tree.join("io_uring/a.c")).unwrap();
+            assert_eq!(text.contains("NINE"), series);
+            assert_eq!(tree.join("io_uring/group").exists(), series);
+            assert_eq!(text == C, !series);
+        }
+        assert_eq!(world.read("io_uring/a.c"), C);
     }
 
     #[test]
