@@ -12,9 +12,9 @@ use harness::ring::{Cqe, Ring, RingMode, SyncCancel, PATIENCE};
 use io_uring::opcode;
 use rstest::rstest;
 
-use crate::expect::{list, nothing_yet, Expect};
+use crate::expect::{list, nothing_yet, nothing_yet_behind_drain, Expect};
 use crate::op::*;
-use crate::world::{eventually, poll_now, ring, workers, NullBlk, Pipe};
+use crate::world::{eventually, poll_now, ring, worker_files, workers, NullBlk, Pipe};
 
 const OK: i32 = 0;
 const EIO: i32 = -libc::EIO;
@@ -137,6 +137,84 @@ fn x1_waits_in_a_chain(mode: RingMode) {
         .finish(&mut ring);
 }
 
+/// Nor is one that waits behind a drain. A cancel request would wait there as well, so this
+/// is about the synchronous one.
+fn x1_waits_behind_a_drain(mode: RingMode) {
+    let mut ring = ring(mode);
+    let (waits, to) = (Pipe::new(), Pipe::new());
+    for kind in [Kind::Inline, Kind::Worker] {
+        let leader = write(L, &to.write, b"x").drain().kind(kind);
+        let ops = all([
+            vec![read(BEFORE, &waits.read, Buf::new(1))],
+            group(leader, [nop(M1), nop(M2)]),
+        ]);
+        submit(&mut ring, &ops);
+        nothing_yet_behind_drain(&mut ring);
+        for user_data in [L, M1, M2] {
+            let target = SyncCancel {
+                user_data,
+                ..SyncCancel::default()
+            };
+            assert_eq!(ring.sync_cancel(&target).map_err(errno), Err(libc::ENOENT));
+        }
+        waits.feed(b"x");
+        Expect::new()
+            .cqe(BEFORE, 1)
+            .then_group((L, 1), [(M1, OK), (M2, OK)])
+            .finish(&mut ring);
+        assert_eq!(to.drain(), b"x");
+    }
+}
+
+/// A group that ends with the submission is found as any other.
+fn x1_ends_with_the_submission(mode: RingMode) {
+    let mut ring = ring(mode);
+    let waits = Pipe::new();
+    let ops = [
+        read(L, &waits.read, Buf::new(1)).grouped(),
+        nop(M1).grouped(),
+        nop(M2).grouped(),
+    ];
+    for (target, flags, result) in [(L, 0, OK), (L, CANCEL_ALL, 1)] {
+        submit(&mut ring, &ops);
+        nothing_yet(&mut ring);
+        submit(&mut ring, &[cancel(CANCEL, target, flags)]);
+        Expect::new()
+            .cqe(CANCEL, result)
+            .group((L, ECANCELED), [(M1, ECANCELED), (M2, ECANCELED)])
+            .finish(&mut ring);
+    }
+}
+
+/// The cancel request may itself be executed by a worker, which holds no lock.
+fn x1_by_a_worker(mode: RingMode) {
+    let mut ring = ring(mode);
+    let waits = Pipe::new();
+    let wait = |ud| read(ud, &waits.read, Buf::new(1));
+    for (target, flags, leads, joins) in [
+        (L, 0, vec![OK], vec![OK]),
+        (L, CANCEL_ALL, vec![1], vec![OK]),
+        (0, CANCEL_ANY, vec![1, 2, 3], vec![2, 3]),
+    ] {
+        submit(&mut ring, &linked(wait(L), [nop(M1), nop(M2)]));
+        nothing_yet(&mut ring);
+        submit(&mut ring, &[cancel(CANCEL, target, flags).worker()]);
+        Expect::new()
+            .cqe(CANCEL, leads)
+            .group((L, ECANCELED), [(M1, ECANCELED), (M2, ECANCELED)])
+            .then(AFTER, ECANCELED)
+            .finish(&mut ring);
+        submit(&mut ring, &linked(nop_res(L, 7), [wait(M1), wait(M2)]));
+        nothing_yet(&mut ring);
+        submit(&mut ring, &[cancel(CANCEL, target, flags).worker()]);
+        Expect::new()
+            .cqe(CANCEL, joins)
+            .group((L, 7), [(M1, ECANCELED), (M2, ECANCELED)])
+            .then(AFTER, ECANCELED)
+            .finish(&mut ring);
+    }
+}
+
 /// Cancelled by a task while that whose group it is exits: of that one, nothing may be
 /// used but what stays. What it waits for cannot be stopped. KASAN sees the mistake; it
 /// takes memory that is poisoned as it is freed, at least.
@@ -156,12 +234,7 @@ fn x1_of_a_task_that_exits() {
         let (fd, submitted) = (ring.fd(), AtomicBool::new(false));
         let cqes = std::thread::scope(|scope| {
             scope.spawn(|| {
-                // SAFETY: No pointers; the SQEs are there, and nobody else submits.
-                let taken = unsafe {
-                    let none = std::ptr::null::<libc::c_void>();
-                    libc::syscall(libc::SYS_io_uring_enter, fd, 2, 0, 0, none, 0)
-                };
-                assert_eq!(taken, 2, "SQEs that the kernel took");
+                submit_by_hand(fd, 2, 0);
                 submitted.store(true, Ordering::Release);
             });
             let start = Instant::now();
@@ -191,15 +264,7 @@ fn x1_sync_of_another_task() {
         push(&mut ring, &group(nop_res(L, 7), [blocks(M1), blocks(M2)]));
         let fd = ring.fd();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                // SAFETY: No pointers; the SQEs are there, and nobody else submits.
-                let taken = unsafe {
-                    let none = std::ptr::null::<libc::c_void>();
-                    let flags = harness::ring::IORING_ENTER_GETEVENTS;
-                    libc::syscall(libc::SYS_io_uring_enter, fd, 3, 3, flags, none, 0)
-                };
-                assert_eq!(taken, 3, "SQEs that the kernel took");
-            });
+            scope.spawn(|| submit_by_hand(fd, 3, 3));
             // Not before it is there: the workers of the task before may still be, too.
             eventually("the group", || {
                 match harness::ring::sync_cancel(fd, &target).map_err(errno) {
@@ -213,6 +278,83 @@ fn x1_sync_of_another_task() {
             .group((L, vec![7]), [(M1, stopped()), (M2, stopped())])
             .finish(&mut ring);
     }
+}
+
+/// A worker has one member in its hands, and another one is queued behind that: this one is
+/// newly cancelled, whatever becomes of the first.
+fn x1_a_queued_member(mode: RingMode) {
+    let mut ring = ring(mode);
+    one_worker(&ring);
+    let (_dir, fifo) = fifo();
+    let blocks = |ud| open(ud, &fifo, libc::O_RDONLY).worker();
+    for _ in 0..3 {
+        submit(&mut ring, &linked(nop_res(L, 7), [blocks(M1), blocks(M2)]));
+        nothing_yet(&mut ring);
+        eventually("a worker that opens", || blocked_workers() == 1);
+        submit(&mut ring, &[cancel(CANCEL, L, 0)]);
+        Expect::new()
+            .cqe(CANCEL, OK)
+            .group(
+                (L, vec![7]),
+                [(M1, vec![EINTR, ECANCELED]), (M2, vec![ECANCELED])],
+            )
+            .then(AFTER, ECANCELED)
+            .finish(&mut ring);
+    }
+}
+
+/// The same of a group that another task has submitted.
+#[test]
+fn x1_a_queued_member_of_another_task() {
+    let mut ring = ring(RingMode::Default);
+    one_worker(&ring);
+    let (_dir, fifo) = fifo();
+    let blocks = |ud| open(ud, &fifo, libc::O_RDONLY).worker();
+    for _ in 0..3 {
+        push(&mut ring, &group(nop_res(L, 7), [blocks(M1), blocks(M2)]));
+        let fd = ring.fd();
+        std::thread::scope(|scope| {
+            scope.spawn(|| submit_by_hand(fd, 3, 3));
+            eventually("a worker that opens", || blocked_workers() == 1);
+            submit(&mut ring, &[cancel(CANCEL, L, 0)]);
+        });
+        Expect::new()
+            .cqe(CANCEL, OK)
+            .group(
+                (L, vec![7]),
+                [(M1, vec![EINTR, ECANCELED]), (M2, vec![ECANCELED])],
+            )
+            .finish(&mut ring);
+    }
+}
+
+/// What the ring gives to workers is done by one, one after the other.
+fn one_worker(ring: &Ring) {
+    ring.submitter()
+        .register_iowq_max_workers(&mut [1, 1])
+        .expect("limiting the number of workers");
+}
+
+/// Workers that wait for somebody at the other end of a FIFO.
+fn blocked_workers() -> usize {
+    worker_files("wchan")
+        .filter(|place| place == "wait_for_partner")
+        .count()
+}
+
+/// Submits from a thread that is not the ring's own, and waits for so many CQEs. The SQEs
+/// are there, and nobody else submits.
+fn submit_by_hand(ring: std::os::fd::RawFd, count: u32, wait: u32) {
+    let flags = if wait > 0 {
+        harness::ring::IORING_ENTER_GETEVENTS
+    } else {
+        0
+    };
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: No pointers.
+    let taken =
+        unsafe { libc::syscall(libc::SYS_io_uring_enter, ring, count, wait, flags, none, 0) };
+    assert_eq!(taken, i64::from(count), "SQEs that the kernel took");
 }
 
 /// Cancels the first group until its leader has posted. What else has.
@@ -630,6 +772,35 @@ fn x3_by_fd(mode: RingMode) {
         .finish(&mut ring);
 }
 
+/// A leader that is done is not found by its file, nor by its opcode, and its members are
+/// left alone.
+fn x3_a_leader_that_is_done(mode: RingMode) {
+    let mut ring = ring(mode);
+    let (data, waits) = (Pipe::new(), Pipe::new());
+    for all in [0, CANCEL_ALL] {
+        let none = if all == 0 { ENOENT } else { OK };
+        data.feed(b"x");
+        let wait = |ud| poll_in(ud, &waits.read);
+        let ops = linked(read(L, &data.read, Buf::new(1)), [wait(M1), wait(M2)]);
+        submit(&mut ring, &ops);
+        nothing_yet(&mut ring);
+        for op in [
+            cancel_fd(CANCEL, data.read.as_raw_fd(), all),
+            cancel_op(CANCEL, opcode::Read::CODE, all),
+        ] {
+            submit(&mut ring, &[op]);
+            Expect::new().cqe(CANCEL, none).finish(&mut ring);
+        }
+        waits.feed(b"x");
+        let ready = i32::from(libc::POLLIN);
+        Expect::new()
+            .group((L, 1), [(M1, ready), (M2, ready)])
+            .then(AFTER, OK)
+            .finish(&mut ring);
+        waits.drain();
+    }
+}
+
 /// A member that is not issued has no file yet.
 fn x3_unissued_members_have_no_file(mode: RingMode) {
     let mut ring = ring(mode);
@@ -962,6 +1133,13 @@ in_modes!(
 );
 
 in_modes!(
+    x1_a_queued_member:
+    default Default,
+    defer_taskrun DeferTaskrun,
+    sqpoll Sqpoll,
+);
+
+in_modes!(
     x4_deadline_is_for_the_whole_group:
     default Default,
     defer_taskrun DeferTaskrun,
@@ -974,6 +1152,9 @@ main_modes!(
     x2_members_in_flight,
     x1_leader_blocks_in_a_worker,
     x1_waits_in_a_chain,
+    x1_waits_behind_a_drain,
+    x1_ends_with_the_submission,
+    x1_by_a_worker,
     x1_only_what_matches,
     x1_a_member_cancels_its_group,
     x1_cancelled_in_the_same_submission,
@@ -985,6 +1166,7 @@ main_modes!(
     x2_every_unissued_member,
     x2_two_members_of_one_user_data,
     x3_by_fd,
+    x3_a_leader_that_is_done,
     x3_unissued_members_have_no_file,
     x3_by_opcode,
     x3_any_and_all,

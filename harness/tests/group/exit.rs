@@ -14,7 +14,7 @@ use crate::world::{become_another_program, eventually, open_direct, poll_now, ri
 
 /// Where a group is when its ring goes away.
 #[derive(Clone, Copy, Debug)]
-enum Phase {
+pub(crate) enum Phase {
     /// The leader waits by poll
     Leader,
     /// The leader waits in a worker
@@ -34,7 +34,7 @@ enum Phase {
 }
 
 /// Submits a group that gets as far as `phase`; only `pipe` keeps it there.
-fn start(ring: &mut Ring, phase: Phase, pipe: &Pipe) {
+pub(crate) fn start(ring: &mut Ring, phase: Phase, pipe: &Pipe) {
     let wait = |ud| read(ud, &pipe.read, Buf::new(1));
     let ops = match phase {
         Phase::Leader => group(wait(L).link(), [wait(M1), nop(M2)]),
@@ -103,7 +103,7 @@ fn x5_close(
 
 /// How a process ends that has a group in flight.
 #[derive(Clone, Copy, Debug)]
-enum End {
+pub(crate) enum End {
     Exit,
     Kill,
     Exec,
@@ -159,7 +159,7 @@ fn in_child(end: End, ready: &Pipe, start: impl FnOnce() -> Vec<Ring>) -> ! {
 
 /// Sees a process through that starts something and ends as told.
 #[track_caller]
-fn with_child(end: End, start: impl FnOnce() -> Vec<Ring>) {
+pub(crate) fn with_child(end: End, start: impl FnOnce() -> Vec<Ring>) {
     let ready = Pipe::new();
     // SAFETY: The test harness runs this test in a thread of its own, so that a lock of
     // another one may be held in the child for ever. The child allocates memory, for

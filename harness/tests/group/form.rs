@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use harness::ring::{RingMode, Setup, PATIENCE};
 use harness::skip;
+use io_uring::opcode;
 use rstest::rstest;
 
 use crate::expect::{list, nothing_yet, Expect};
@@ -228,6 +229,33 @@ fn f2_groups_of_rings_on_one_thread() {
     }
 }
 
+/// As long as the application goes on with its group, an SQPOLL thread that takes SQEs on
+/// top of its share could go on, too. But no group is larger than the SQ, so at some point
+/// there are CQEs.
+#[test]
+fn f2_no_group_is_larger_than_the_sq() {
+    const ENTRIES: usize = 4096;
+    const PART: usize = 64;
+    let mut ring = build(Setup::new(RingMode::Sqpoll).entries(ENTRIES as u32));
+    let part = vec![nop(L).grouped(); PART];
+    let mut pushed = 0;
+    let start = std::time::Instant::now();
+    while ring.posted().is_empty() {
+        assert!(pushed < 8 * ENTRIES, "no CQE after {pushed} SQEs");
+        assert!(start.elapsed() < PATIENCE, "SQEs are not taken any more");
+        if pushed == 0 {
+            push(&mut ring, &part);
+            pushed += PART;
+            // The thread may sleep still.
+            ring.submit().expect("waking the thread");
+        }
+        if ring.pending() + PART <= ENTRIES {
+            push(&mut ring, &part);
+            pushed += PART;
+        }
+    }
+}
+
 /// A leader without members is a plain request.
 fn f3_a_leader_alone(mode: RingMode) {
     let mut ring = ring(mode);
@@ -365,6 +393,16 @@ fn f4_zero_copy_sends_are_no_leaders(mode: RingMode) {
         .group((L, EINVAL), [(M1, EIO)])
         .run(&mut ring, &ops);
     assert!(to.recv(&mut [0; 8]).is_err(), "a refused send was sent");
+
+    // A message of nothing to nobody
+    let message = send_zc(L, &from, &[0; size_of::<libc::msghdr>()]).edit(|sqe| {
+        sqe.opcode = opcode::SendMsgZc::CODE;
+        sqe.len = 1;
+    });
+    Expect::new()
+        .group((L, EINVAL), [(M1, EIO)])
+        .run(&mut ring, &group(message, [nop(M1)]));
+    assert!(to.recv(&mut [0; 8]).is_err(), "a refused message was sent");
 
     let ops = group(nop(L), [send_zc(M1, &from, b"yes"), nop(M2)]);
     submit(&mut ring, &ops);
@@ -562,6 +600,19 @@ fn f5_in_a_chain(mode: RingMode) {
         .then(AFTER, EINVAL)
         .run(&mut ring, &ops);
 
+    // Two elements are bad, each in its own way.
+    let ops = chain(
+        bad(nop(BEFORE)),
+        nop(L),
+        nop(M1).flawed(Flaw::Flag),
+        nop(AFTER),
+    );
+    Expect::new()
+        .cqe(BEFORE, EINVAL)
+        .then_group((L, EOPNOTSUPP), [(M1, EOPNOTSUPP), (M2, EIO)])
+        .then(AFTER, ECANCELED)
+        .run(&mut ring, &ops);
+
     // The group leads the chain, with HARDLINK, which does not help a bad SQE.
     let ops = all([
         group(nop(L).hardlink(), [nop(M1), bad(nop(M2))]),
@@ -699,6 +750,73 @@ fn f6_invalid_index_of_the_last_member(
         .cqe(BESIDE, ECANCELED)
         .cqe(AFTER, 3)
         .run(&mut ring, &ops);
+}
+
+/// Another invalid index in what is left: that goes on to be cancelled behind it. If it
+/// stood for the last member, the next SQEs tell where the group ends.
+#[rstest]
+fn f6_a_second_invalid_index(
+    #[values(RingMode::Default, RingMode::DeferTaskrun, RingMode::SubmitAll)] mode: RingMode,
+) {
+    let mut ring = ring(mode);
+    for second in 3..=6 {
+        let ops = all([
+            group(nop(L), (1..=6).map(|i| nop(m(i)))),
+            vec![nop_res(AFTER, 3), nop_res(BESIDE, 4)],
+        ]);
+        push(&mut ring, &ops);
+        for invalid in [2, second] {
+            ring.set_sq_index(invalid, u32::MAX).unwrap();
+        }
+        ring.submit().expect("submitting");
+        let expect = Expect::new().group((L, EINVAL), [(M1, ECANCELED)]);
+        let left = (3..=6).filter(|&i| i != second as usize);
+        let after = if second == 6 { ECANCELED } else { 3 };
+        left.fold(expect, |expect, i| expect.cqe(m(i), ECANCELED))
+            .cqe(AFTER, after)
+            .cqe(BESIDE, 4)
+            .finish(&mut ring);
+    }
+    assert_eq!(ring.dropped(), 8);
+}
+
+/// What is left of a group ends with its submission, too.
+#[rstest]
+fn f6_the_rest_ends_with_the_submission(
+    #[values(RingMode::Default, RingMode::DeferTaskrun, RingMode::SubmitAll)] mode: RingMode,
+) {
+    let mut ring = ring(mode);
+    let ops = [L, M1, M2, M3].map(|ud| nop(ud).grouped());
+    push(&mut ring, &ops);
+    ring.set_sq_index(1, u32::MAX).unwrap();
+    ring.submit().expect("submitting");
+    Expect::new()
+        .cqe(L, EINVAL)
+        .cqe(M2, ECANCELED)
+        .cqe(M3, ECANCELED)
+        .finish(&mut ring);
+    Expect::new()
+        .cqe(AFTER, 3)
+        .run(&mut ring, &[nop_res(AFTER, 3)]);
+}
+
+/// A bad member of a group that cannot be taken has its own error, and so has its leader.
+#[rstest]
+fn f6_a_bad_member_of_a_cut_group(
+    #[values(RingMode::Default, RingMode::DeferTaskrun)] mode: RingMode,
+) {
+    let mut ring = ring(mode);
+    let bad = nop(M1).flawed(Flaw::Flag);
+    push(
+        &mut ring,
+        &group(nop(L), [bad, nop(M2), nop(M3), nop(m(4))]),
+    );
+    ring.set_sq_index(3, u32::MAX).unwrap();
+    ring.submit().expect("submitting");
+    Expect::new()
+        .group((L, EOPNOTSUPP), [(M1, EOPNOTSUPP), (M2, ECANCELED)])
+        .cqe(m(4), ECANCELED)
+        .finish(&mut ring);
 }
 
 /// There is no memory for the rest of a group: what was taken fails, and the rest is

@@ -553,6 +553,12 @@ fn if_msg_ring(mode: RingMode) {
     // A personality, it still refuses.
     let op = msg_ring(BEFORE, target.fd(), 5, 1).edit(|sqe| sqe.ext_flags = 1);
     Expect::new().cqe(BEFORE, EINVAL).run(&mut ring, &[op]);
+    let id = ring
+        .submitter()
+        .register_personality()
+        .expect("registering a personality");
+    let op = msg_ring(BEFORE, target.fd(), 5, 1).personality(id as u8);
+    Expect::new().cqe(BEFORE, EINVAL).run(&mut ring, &[op]);
     nothing_yet(&mut target);
 }
 

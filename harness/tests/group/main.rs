@@ -135,6 +135,7 @@ mod form;
 mod fuzz;
 mod interface;
 mod issue;
+mod leaks;
 mod multishot;
 mod observe;
 mod overflow;

@@ -330,7 +330,7 @@ fn tp_filter() {
 /// The lines about groups in what fdinfo says of the ring, in order, or nothing if it
 /// has no such section.
 #[track_caller]
-fn groups(ring: &Ring) -> Option<Vec<String>> {
+pub(crate) fn groups(ring: &Ring) -> Option<Vec<String>> {
     let path = format!("/proc/self/fdinfo/{}", ring.fd());
     let mut text = String::new();
     // Says nothing while somebody else has the ring locked.

@@ -138,12 +138,18 @@ pub(crate) fn become_another_program() -> ! {
 
 /// Workers of io_uring that this process has.
 pub(crate) fn workers() -> usize {
+    worker_files("comm").count()
+}
+
+/// What a file in `/proc` says of each of these workers.
+pub(crate) fn worker_files(name: &'static str) -> impl Iterator<Item = String> {
     std::fs::read_dir("/proc/self/task")
         .expect("/proc is mounted")
         .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
-        .filter(|comm| comm.starts_with("iou-wrk"))
-        .count()
+        .filter_map(move |task| {
+            let of = |name| std::fs::read_to_string(task.path().join(name)).ok();
+            of("comm")?.starts_with("iou-wrk").then(|| of(name))?
+        })
 }
 
 /// Opens a block device past the page cache, or the test is skipped.
