@@ -51,6 +51,14 @@ pub(super) fn run(offline: bool) -> Result<ExitCode> {
     Ok(report.end())
 }
 
+/// What a subject begins with, as those of the base do.
+const SUBJECTS: [&str; 4] = [
+    "io_uring: ",
+    "io_uring/",
+    "selftests: io_uring: ",
+    "Documentation: io_uring: ",
+];
+
 /// Whether a commit message is what the kernel's maintainers expect.
 fn message(patch: &Patch) -> Result<()> {
     let Patch {
@@ -61,8 +69,8 @@ fn message(patch: &Patch) -> Result<()> {
         diff: _,
     } = patch;
     ensure!(
-        subject.starts_with("io_uring: ") || subject.starts_with("io_uring/"),
-        "the subject does not begin with `io_uring: ` or `io_uring/part: `"
+        SUBJECTS.iter().any(|prefix| subject.starts_with(prefix)),
+        "the subject begins with none of {SUBJECTS:?}"
     );
     ensure!(!subject.ends_with('.'), "the subject ends with a full stop");
     ensure!(
