@@ -195,7 +195,7 @@ mod tests {
         message(&patch("io_uring: do it", "Because.")).unwrap();
         message(&patch("io_uring/group: do it", "Because.")).unwrap();
         for (subject, body, why) in [
-            ("fs: do it", "Because.", "begin with"),
+            ("fs: do it", "Because.", "begins with"),
             ("io_uring: do it.", "Because.", "full stop"),
             ("io_uring: do it", "", "why"),
             (
