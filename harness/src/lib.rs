@@ -5,6 +5,7 @@
 //! - [`sqe`]: what groups add to a submission queue entry
 //! - [`group`]: building a group, submitting it, understanding its CQEs
 //! - [`ring`]: a ring in any mode, which never waits for ever
+//! - [`pace`]: how long that is, on a machine that has much else to do
 //! - [`protocol`]: how the guest tells its results
 //! - [`fuzz`]: random programs, judged by the model
 //! - [`bench`]: what the benchmark in the guest tells
@@ -15,6 +16,7 @@ pub mod bench;
 pub mod fuzz;
 pub mod group;
 pub mod null_blk;
+pub mod pace;
 pub mod protocol;
 pub mod ring;
 pub mod sqe;

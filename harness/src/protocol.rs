@@ -241,6 +241,11 @@ pub enum Message {
         /// What it printed, and what init has to say about its end.
         output: String,
     },
+    /// The test that was started last is given more time, as the machine is slow.
+    Slow {
+        /// How many times its time it has then.
+        times: u32,
+    },
     /// Something that the job's program printed.
     Output {
         /// As it came; not necessarily whole lines.
@@ -527,6 +532,7 @@ impl Session {
                 });
                 self.stage = Stage::Begun(None);
             }
+            (Stage::Begun(Some(_)), Message::Slow { .. }) => {}
             (Stage::Begun(None), Message::Output { .. }) if self.exit.is_none() => {}
             (Stage::Begun(None), Message::Exit { status }) if self.exit.is_none() => {
                 self.exit = Some(status);
@@ -647,6 +653,7 @@ mod tests {
         let messages = [
             begin(2),
             start("f1::a"),
+            Message::Slow { times: 3 },
             result("f1::a", Outcome::Timeout),
             Message::Output {
                 text: "a\r\n\tb".to_owned(),
@@ -765,6 +772,16 @@ mod tests {
         let mut decoder = Decoder::default();
         assert!(decoder.push(br#"{"type":"end","pass"#).is_empty());
         assert!(matches!(decoder.finish(), Err(Fault::Torn { .. })));
+    }
+
+    #[test]
+    fn a_test_is_given_time_while_it_runs() {
+        let slow = || Message::Slow { times: 2 };
+        let whole = [begin(1), start("a"), slow(), slow()];
+        let whole = whole.into_iter().chain([result("a", Outcome::Passed)]);
+        assert!(follow(whole.clone()).is_ok());
+        assert!(follow(whole.chain([slow()])).is_err());
+        assert!(follow([begin(1), slow()]).is_err());
     }
 
     #[test]

@@ -20,11 +20,13 @@ use io_uring::cqueue::{self, Entry32};
 use io_uring::squeue::{Entry, Entry128, EntryMarker};
 use io_uring::{opcode, types, IoUring};
 
+use crate::pace::Patience;
 use crate::sqe::{ExtEntry, IORING_FEAT_SQE_GROUP};
 
 /// How long to wait for something that a working kernel does at once. It bounds a
 /// test on a kernel that is broken and says nothing about speed: an emulated
-/// machine with every debugging aid switched on still has to make it.
+/// machine with every debugging aid switched on still has to make it. One that has
+/// much else to do is given more, by [`Patience`].
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 const IORING_SETUP_IOPOLL: u32 = 1 << 0;
@@ -700,7 +702,7 @@ impl Ring {
 
     /// Lets the SQPOLL thread take what was pushed, and waits until it has.
     fn submit_to_thread(&mut self) -> io::Result<usize> {
-        let start = Instant::now();
+        let mut patience = Patience::new(PATIENCE);
         loop {
             let (left, asleep) = each!(&mut self.queues, ring => {
                 let sq = ring.submission();
@@ -709,7 +711,7 @@ impl Ring {
             if left == 0 {
                 return Ok(std::mem::take(&mut self.given));
             }
-            if start.elapsed() > PATIENCE {
+            if patience.is_over() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             if asleep {
@@ -725,10 +727,10 @@ impl Ring {
         if self.is_sqpoll() {
             return self.submit_to_thread();
         }
-        let start = Instant::now();
+        let mut patience = Patience::new(PATIENCE);
         let mut total = 0;
         while self.pending() > 0 {
-            if start.elapsed() > PATIENCE {
+            if patience.is_over() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             match self.submit_once() {
@@ -857,16 +859,16 @@ impl Ring {
         }
     }
 
-    /// The next `n` CQEs, or what came of them before the time was up.
+    /// The next `n` CQEs, or what came of them before the time was up, which is longer on
+    /// a machine that is slow.
     pub fn collect(&mut self, n: usize, timeout: Duration) -> Result<Vec<Cqe>, Missing> {
-        let start = Instant::now();
+        let mut patience = Patience::new(timeout);
         loop {
             self.reap();
             if self.ready.len() >= n {
                 return Ok(self.ready.drain(..n).collect());
             }
-            let left = timeout.saturating_sub(start.elapsed());
-            if left.is_zero() {
+            if patience.is_over() {
                 return Err(Missing {
                     wanted: n,
                     got: self.ready.drain(..).collect(),
@@ -881,7 +883,7 @@ impl Ring {
                 // An error (a signal, the time is up) shows as CQEs that are not
                 // there.
                 let want = (n - self.ready.len()).min(self.params.cq_entries as usize);
-                let _ = self.wait_for(want as u32, left);
+                let _ = self.wait_for(want as u32, patience.left());
             }
         }
     }

@@ -6,15 +6,16 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use harness::pace::Patience;
 use harness::ring::{Cqe, Ring, RingMode, SyncCancel, PATIENCE};
 use io_uring::opcode;
 use rstest::rstest;
 
 use crate::expect::{list, nothing_yet, nothing_yet_behind_drain, Expect};
 use crate::op::*;
-use crate::world::{eventually, poll_now, ring, worker_files, workers, NullBlk, Pipe};
+use crate::world::{eventually, poll_now, polls, ring, worker_files, workers, NullBlk, Pipe};
 
 const OK: i32 = 0;
 const EIO: i32 = -libc::EIO;
@@ -42,9 +43,12 @@ fn x1_leader_runs(mode: RingMode) {
         poll_in(L, &waits.read),
         timeout(L, LONG),
     ];
-    for leader in leaders {
+    for (nth, leader) in leaders.into_iter().enumerate() {
         submit(&mut ring, &linked(leader, [nop(M1), nop(M2)]));
         nothing_yet(&mut ring);
+        if nth == 1 {
+            eventually("the worker has armed a poll", || polls(&ring) == 1);
+        }
         submit(&mut ring, &[cancel(CANCEL, L, 0)]);
         // One that a worker still has in its hands is only told to stop.
         Expect::new()
@@ -95,7 +99,7 @@ fn x1_members_in_flight(mode: RingMode) {
         |pipe: &Pipe, ud| read(ud, &pipe.read, Buf::new(1)).worker(),
         |_: &Pipe, ud| timeout(ud, LONG),
     ];
-    for member in members {
+    for (nth, member) in members.into_iter().enumerate() {
         let ops = linked(
             nop_res(L, 7),
             [member(&waits, M1), nop(M2), member(&waits, M3)],
@@ -103,6 +107,9 @@ fn x1_members_in_flight(mode: RingMode) {
         submit(&mut ring, &ops);
         Expect::new().cqe(M2, OK).settle(&mut ring);
         nothing_yet(&mut ring);
+        if nth == 2 {
+            eventually("the workers have armed polls", || polls(&ring) == 2);
+        }
         submit(&mut ring, &[cancel(CANCEL, L, 0)]);
         Expect::new()
             .cqe(CANCEL, [OK, EALREADY])
@@ -237,9 +244,9 @@ fn x1_of_a_task_that_exits() {
                 submit_by_hand(fd, 2, 0);
                 submitted.store(true, Ordering::Release);
             });
-            let start = Instant::now();
+            let mut patience = Patience::new(PATIENCE);
             while !submitted.load(Ordering::Acquire) {
-                assert!(start.elapsed() < PATIENCE, "the other task does not submit");
+                assert!(!patience.is_over(), "the other task does not submit");
                 std::thread::yield_now();
             }
             cancel_until_done(&mut ring)
@@ -359,10 +366,10 @@ fn submit_by_hand(ring: std::os::fd::RawFd, count: u32, wait: u32) {
 
 /// Cancels the first group until its leader has posted. What else has.
 fn cancel_until_done(ring: &mut Ring) -> Vec<Cqe> {
-    let start = Instant::now();
+    let mut patience = Patience::new(PATIENCE);
     let mut cqes: Vec<Cqe> = Vec::new();
     while !cqes.iter().any(|cqe| cqe.user_data == L) {
-        assert!(start.elapsed() < PATIENCE, "never done: {}", list(&cqes));
+        assert!(!patience.is_over(), "never done: {}", list(&cqes));
         // Many at once, so that little time is spent elsewhere.
         submit(ring, &vec![cancel(CANCEL, L, 0); 32]);
         for cqe in ring.arrived() {
@@ -397,7 +404,7 @@ fn x1_leader_that_did_a_part(mode: RingMode) {
             let ops = linked(leader, [nop(M1), nop(M2)]);
             let (timer, ops) = if way == 3 {
                 let (_, group) = ops.split_last().unwrap();
-                let timer = link_timeout(TIMER, Duration::from_millis(300));
+                let timer = link_timeout(TIMER, LONG);
                 (true, all([group.to_vec(), vec![timer.link(), nop(AFTER)]]))
             } else {
                 (false, ops)
@@ -408,6 +415,9 @@ fn x1_leader_that_did_a_part(mode: RingMode) {
                 let _ = ring.flush();
                 poll_now(&near, libc::POLLIN) == 0
             });
+            if kind == Kind::Worker {
+                eventually("the worker has armed a poll", || polls(&ring) == 1);
+            }
             let mut expect = Expect::new();
             match way {
                 0 => {
@@ -427,7 +437,8 @@ fn x1_leader_that_did_a_part(mode: RingMode) {
                 _ => {}
             }
             if timer {
-                expect = expect.cqe(TIMER, ETIME);
+                submit(&mut ring, &[expire(EXPIRE, TIMER)]);
+                expect = expect.cqe(EXPIRE, OK).cqe(TIMER, ETIME);
             }
             expect
                 .group(
@@ -948,13 +959,18 @@ fn x4_deadline_strikes_members(mode: RingMode) {
                 nop_res(L, 7).kind(kind).link(),
                 [nop(M1), read(M2, &waits.read, Buf::new(1))],
             ),
-            vec![link_timeout(TIMER, SOON).link(), nop(AFTER)],
+            vec![link_timeout(TIMER, LONG).link(), nop(AFTER)],
         ]);
+        submit(&mut ring, &ops);
+        // On a busy machine a deadline that is near may strike before.
+        Expect::new().cqe(M1, OK).settle(&mut ring);
+        submit(&mut ring, &[expire(EXPIRE, TIMER)]);
         Expect::new()
-            .group((L, 7), [(M1, OK), (M2, ECANCELED)])
+            .cqe(EXPIRE, OK)
+            .group((L, 7), [(M2, ECANCELED)])
             .cqe(TIMER, ETIME)
             .cqe(AFTER, ECANCELED)
-            .run(&mut ring, &ops);
+            .finish(&mut ring);
     }
 }
 
@@ -967,12 +983,16 @@ fn x4_deadline_is_for_the_whole_group(mode: RingMode) {
             read(L, &first.read, Buf::new(1)).link(),
             [nop(M1), read(M2, &second.read, Buf::new(1))],
         ),
-        vec![link_timeout(TIMER, Duration::from_millis(500))],
+        vec![link_timeout(TIMER, LONG)],
     ]);
     submit(&mut ring, &ops);
     first.feed(b"x");
+    Expect::new().cqe(M1, OK).settle(&mut ring);
+    nothing_yet(&mut ring);
+    submit(&mut ring, &[expire(EXPIRE, TIMER)]);
     Expect::new()
-        .group((L, 1), [(M1, OK), (M2, ECANCELED)])
+        .cqe(EXPIRE, OK)
+        .group((L, 1), [(M2, ECANCELED)])
         .cqe(TIMER, ETIME)
         .finish(&mut ring);
 }

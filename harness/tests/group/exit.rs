@@ -4,8 +4,9 @@
 
 use std::os::fd::AsRawFd;
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use harness::pace::Patience;
 use harness::ring::{Ring, RingMode, PATIENCE};
 use rstest::rstest;
 
@@ -324,7 +325,7 @@ fn x5_the_submitter_exits(
 /// Waits for a child, and returns its status.
 #[track_caller]
 pub(crate) fn wait_for_child(child: libc::pid_t, patience: Duration) -> libc::c_int {
-    let start = Instant::now();
+    let mut patience = Patience::new(patience);
     loop {
         let mut status = 0;
         // SAFETY: Writes one status.
@@ -334,7 +335,7 @@ pub(crate) fn wait_for_child(child: libc::pid_t, patience: Duration) -> libc::c_
             return status;
         }
         assert!(
-            start.elapsed() < patience,
+            !patience.is_over(),
             "the child does not end: {}",
             stacks(child)
         );

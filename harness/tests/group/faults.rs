@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use harness::pace::Patience;
 use harness::ring::{Cqe, Ring, RingMode, PATIENCE};
 use harness::skip;
 
@@ -123,7 +124,7 @@ const PROGRAMS: [Make; 4] = [
 /// Waits for all of a program; what would wait for ever is fed, and then cancelled.
 fn finish(ring: &mut Ring, place: &Place, wanted: usize) -> Vec<Cqe> {
     let mut cqes = Vec::new();
-    let start = std::time::Instant::now();
+    let mut patience = Patience::new(PATIENCE);
     let all = harness::ring::SyncCancel {
         flags: CANCEL_ANY | CANCEL_ALL,
         patience: Some(Duration::from_millis(1)),
@@ -132,8 +133,8 @@ fn finish(ring: &mut Ring, place: &Place, wanted: usize) -> Vec<Cqe> {
     (&place.far).write_all(b"x").expect("writing to a socket");
     place.pipe.feed(b"xx");
     while cqes.len() < wanted {
-        assert!(start.elapsed() < PATIENCE, "only these: {}", list(&cqes));
-        if start.elapsed() > Duration::from_millis(20) {
+        assert!(!patience.is_over(), "only these: {}", list(&cqes));
+        if patience.elapsed() > Duration::from_millis(20) {
             let _ = ring.sync_cancel(&all);
         }
         let came = ring.arrived().into_iter();

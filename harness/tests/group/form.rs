@@ -715,8 +715,9 @@ fn f6_invalid_index(
         group(nop(L), (1..=4).map(|i| nop(m(i)))),
         vec![nop_res(AFTER, 3)],
     ]);
-    push(&mut ring, &ops);
+    // Before there is something to submit, which an SQPOLL thread may do at once.
     ring.set_sq_index(invalid as u32, u32::MAX).unwrap();
+    push(&mut ring, &ops);
     ring.submit().expect("submitting");
     let mut expect = Expect::new().group((L, EINVAL), (1..invalid).map(|i| (m(i), ECANCELED)));
     for left in invalid + 1..=4 {
@@ -738,8 +739,8 @@ fn f6_invalid_index_of_the_last_member(
     #[values(RingMode::Default, RingMode::DeferTaskrun, RingMode::Sqpoll)] mode: RingMode,
 ) {
     let mut ring = ring(mode);
-    push(&mut ring, &group(nop(L), [nop(M1), nop(M2)]));
     ring.set_sq_index(2, u32::MAX).unwrap();
+    push(&mut ring, &group(nop(L), [nop(M1), nop(M2)]));
     ring.submit().expect("submitting");
     Expect::new()
         .group((L, EINVAL), [(M1, ECANCELED)])

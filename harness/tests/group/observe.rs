@@ -250,10 +250,13 @@ fn tp_deadline(mode: RingMode) {
         &mut ring,
         &all([
             group(nop_res(L, 7).link(), [read(M1, &waits.read, Buf::new(1))]),
-            vec![link_timeout(TIMER, Duration::from_millis(30))],
+            vec![link_timeout(TIMER, Duration::from_secs(3600))],
         ]),
     );
+    nothing_yet(&mut ring);
+    submit(&mut ring, &[expire(EXPIRE, TIMER)]);
     Expect::new()
+        .cqe(EXPIRE, OK)
         .cqe(TIMER, ETIME)
         .group((L, 7), [(M1, ECANCELED)])
         .finish(&mut ring);

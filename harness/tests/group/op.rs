@@ -29,6 +29,7 @@ pub(crate) const AFTER: u64 = 2;
 pub(crate) const BESIDE: u64 = 3;
 pub(crate) const CANCEL: u64 = 4;
 pub(crate) const TIMER: u64 = 5;
+pub(crate) const EXPIRE: u64 = 6;
 
 /// Member `i` (from 1) of the first group.
 pub(crate) const fn m(i: usize) -> u64 {
@@ -434,6 +435,15 @@ pub(crate) fn timer(user_data: u64, duration: Duration, shots: u32) -> Op {
 
 pub(crate) fn link_timeout(user_data: u64, duration: Duration) -> Op {
     let entry = opcode::LinkTimeout::new(timespec(duration)).build();
+    Op::new(entry, user_data)
+}
+
+/// Lets a linked timeout expire now: where a test says by what it has seen, and not by a
+/// time, how far a group is then.
+pub(crate) fn expire(user_data: u64, timer: u64) -> Op {
+    let entry = opcode::TimeoutUpdate::new(timer, timespec(Duration::ZERO))
+        .flags(types::TimeoutFlags::LINK_TIMEOUT_UPDATE)
+        .build();
     Op::new(entry, user_data)
 }
 

@@ -100,14 +100,15 @@ fn c2_woken_by_the_count(mode: RingMode) {
 fn c2_woken_by_the_minimum(mode: RingMode) {
     const LITTLE: Duration = Duration::from_millis(20);
     let mut ring = ring(mode);
-    // Nine come in time: long before the minimum is over.
+    // Nine come in time: long before the minimum is over, on whatever machine.
+    let minimum = 12 * PATIENCE;
     let waiting = Waiting::start(&mut ring, false);
     let start = Instant::now();
     let came = std::thread::scope(|scope| {
         scope.spawn(|| waiting.feed(0..6));
-        ring.wait_for_batch(9, 2 * PATIENCE, PATIENCE)
+        ring.wait_for_batch(9, 2 * minimum, minimum)
             .expect("waiting");
-        assert!(start.elapsed() < PATIENCE, "slept for the minimum");
+        assert!(start.elapsed() < minimum, "slept for the minimum");
         ring.posted()
     });
     assert_eq!(came.len(), 9);
@@ -120,7 +121,9 @@ fn c2_woken_by_the_minimum(mode: RingMode) {
     ring.wait_for_batch(9, PATIENCE, LITTLE).expect("waiting");
     assert!(start.elapsed() < PATIENCE, "slept on");
     let came = ring.posted();
-    assert_eq!(came.len(), 3);
+    // Who serves an SQPOLL ring may not have got to the second one.
+    let some = came.len() == 3 || (mode == RingMode::Sqpoll && came.len() == 1);
+    assert!(some, "{} CQEs", came.len());
     waiting.feed(2..6);
     waiting.finish(&mut ring, came);
 

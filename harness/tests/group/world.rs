@@ -6,8 +6,9 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use harness::pace::Patience;
 use harness::ring::{Ring, RingMode, Setup, PATIENCE};
 use harness::skip;
 use harness::sqe::Support;
@@ -92,9 +93,9 @@ fn file(fd: &impl AsFd) -> File {
 /// Waits, within [`PATIENCE`], for something that happens beside the ring.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let mut patience = Patience::new(PATIENCE);
     while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        assert!(!patience.is_over(), "never: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -150,6 +151,18 @@ pub(crate) fn worker_files(name: &'static str) -> impl Iterator<Item = String> {
             let of = |name| std::fs::read_to_string(task.path().join(name)).ok();
             of("comm")?.starts_with("iou-wrk").then(|| of(name))?
         })
+}
+
+/// Requests of a ring that have armed a poll, and timers of none: until then a worker has
+/// them, where they can be told to stop and need not hear it.
+pub(crate) fn polls(ring: &Ring) -> usize {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", ring.fd()))
+        .expect("/proc is mounted");
+    info.lines()
+        .skip_while(|line| *line != "PollList:")
+        .skip(1)
+        .take_while(|line| line.starts_with(' '))
+        .count()
 }
 
 /// Opens a block device past the page cache, or the test is skipped.

@@ -12,9 +12,10 @@ use std::{
     },
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use harness::pace::Patience;
 use harness::protocol::{GROUPS_ENV, SLOWDOWN_ENV};
 
 use crate::{diagnose, setup, Context as _, Result};
@@ -158,16 +159,18 @@ impl Guest {
     }
 
     /// Runs a program to its end or to the deadline, and hands on its output as
-    /// it comes.
+    /// it comes. Says when it is given more time, and how many times it has had it then,
+    /// as the machine is slow.
     pub(crate) fn watch(
         &mut self,
         argv: &[String],
         timeout: Option<Duration>,
         mut sink: impl FnMut(&[u8]) -> Result<()>,
+        mut slow: impl FnMut(u32) -> Result<()>,
     ) -> Result<End> {
         self.statuses.clear();
         let mut running = self.start(argv)?;
-        let start = Instant::now();
+        let mut patience = timeout.map(Patience::new);
         let mut buffer = vec![0; 64 << 10];
         loop {
             drain(&mut running.output, &mut buffer, &mut sink)?;
@@ -176,11 +179,17 @@ impl Guest {
                 drain(&mut running.output, &mut buffer, &mut sink)?;
                 return Ok(End::Exited(status));
             }
-            let left = match timeout {
-                Some(timeout) => match timeout.checked_sub(start.elapsed()) {
-                    Some(left) => left,
-                    None => break,
-                },
+            let left = match &mut patience {
+                Some(patience) => {
+                    let steps = patience.steps();
+                    if patience.is_over() {
+                        break;
+                    }
+                    if patience.steps() > steps {
+                        slow(patience.steps())?;
+                    }
+                    patience.left()
+                }
                 None => Duration::MAX,
             };
             wait_readable(&running, left);
@@ -189,17 +198,17 @@ impl Guest {
         // SAFETY: no pointers are passed. The process is not reaped yet, so the
         // group is still its own.
         unsafe { libc::kill(-running.pid, libc::SIGKILL) };
-        let killed = Instant::now();
+        let mut patience = Patience::new(self.limits.death);
         loop {
             drain(&mut running.output, &mut buffer, &mut sink)?;
             self.reap();
             if self.statuses.remove(&running.pid).is_some() {
                 return Ok(End::TimedOut(doing));
             }
-            if killed.elapsed() > self.limits.death {
+            if patience.is_over() {
                 return Ok(End::TimedOut(format!(
-                    "{doing}It did not die of SIGKILL within {:?}; it is stuck in the kernel:\n{}",
-                    self.limits.death,
+                    "{doing}It did not die of SIGKILL within {:.0?}; it is stuck in the kernel:\n{}",
+                    patience.elapsed(),
                     diagnose::processes()
                 )));
             }
@@ -210,7 +219,7 @@ impl Guest {
     /// Ends every process but init, wherever it has put itself. Says what would
     /// not end.
     pub(crate) fn sweep(&mut self) -> Option<String> {
-        let start = Instant::now();
+        let mut patience = Patience::new(self.limits.death);
         loop {
             // To -1 from PID 1: everybody else. As long as one is alive it may
             // still fork.
@@ -224,7 +233,7 @@ impl Guest {
                 self.statuses.clear();
                 return None;
             }
-            if start.elapsed() > self.limits.death {
+            if patience.is_over() {
                 return Some(format!(
                     "a process survives SIGKILL; it is stuck in the kernel:\n{}",
                     diagnose::processes()
@@ -240,7 +249,7 @@ impl Guest {
     /// It complains about a request that never comes only after five minutes, and
     /// then in a way that names no test.
     pub(crate) fn rings_gone(&mut self) -> Option<String> {
-        let start = Instant::now();
+        let mut patience = Patience::new(self.limits.teardown);
         loop {
             let busy: Vec<_> = diagnose::ring_exit_workers()
                 .into_iter()
@@ -249,12 +258,12 @@ impl Guest {
             if busy.is_empty() {
                 return None;
             }
-            if start.elapsed() > self.limits.teardown {
+            if patience.is_over() {
                 let stacks: String = busy.iter().map(|pid| diagnose::task(*pid, *pid)).collect();
                 self.stuck_workers.extend(busy);
                 return Some(format!(
-                    "a ring is not torn down {:?} after its process ended; the kernel waits for a request that does not complete:\n{stacks}",
-                    self.limits.teardown
+                    "a ring is not torn down {:.0?} after its process ended; the kernel waits for a request that does not complete:\n{stacks}",
+                    patience.elapsed()
                 ));
             }
             thread::sleep(Duration::from_millis(2));
@@ -308,7 +317,7 @@ pub(crate) fn stream(
 ) -> Result<i32> {
     // A character may be cut by the pipe; it is sent when it is whole.
     let mut pending = Vec::new();
-    let end = guest.watch(argv, None, |bytes| {
+    let sink = |bytes: &[u8]| {
         pending.extend_from_slice(bytes);
         let whole = match std::str::from_utf8(&pending) {
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
@@ -319,7 +328,8 @@ pub(crate) fn stream(
             pending.drain(..whole);
         }
         Ok(())
-    })?;
+    };
+    let end = guest.watch(argv, None, sink, |_| Ok(()))?;
     if !pending.is_empty() {
         send(&String::from_utf8_lossy(&pending))?;
     }

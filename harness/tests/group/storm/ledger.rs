@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use harness::pace::Patience;
 use harness::ring::{Cqe, Ring, RingMode, Setup, SyncCancel};
 
 use super::program::{Program, FOREIGN};
@@ -179,12 +180,12 @@ impl Ledger {
             patience: Some(Duration::from_millis(1)),
             ..SyncCancel::default()
         };
-        let start = Instant::now();
+        let mut patience = Patience::new(life());
         self.submit_rest();
         self.reap();
         while self.owed() > 0 {
             assert!(
-                start.elapsed() < life(),
+                !patience.is_over(),
                 "{:?}: never came: {:x?}\nof what was submitted and posted:\n{}",
                 self.mode(),
                 self.late(),
