@@ -43,9 +43,9 @@ pub struct Ending {
 /// What a cancel request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A request, by its `user_data`. One that is not there is beyond the end.
+    /// Requests, by their `user_data`: that of this one. One that is not there is beyond the end.
     Request(usize),
-    /// A request, if it is a timer (`IORING_OP_TIMEOUT_REMOVE`).
+    /// The same, timers only (`IORING_OP_TIMEOUT_REMOVE`).
     Timer(usize),
     /// All timers there are.
     Timers,
@@ -77,6 +77,8 @@ pub struct Request {
     pub cancels: Option<Cancel>,
     /// It leaves a mark if it is issued, see [`Case::written`].
     pub writes: bool,
+    /// It has the `user_data` of this request, which comes before it and has one of its own.
+    pub named: Option<usize>,
 }
 
 impl Request {
@@ -115,7 +117,7 @@ pub struct Outside {
 /// A CQE, with the step in which the application found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Whose it is.
+    /// Whose it is, as far as its `user_data` tells: the first request with that.
     pub request: usize,
     /// Its result.
     pub res: i32,
@@ -241,9 +243,52 @@ impl Case {
         })
     }
 
+    /// The first request that has the `user_data` of this one.
+    fn name(&self, request: usize) -> usize {
+        let named = self.requests.get(request).and_then(|one| one.named);
+        named.unwrap_or(request)
+    }
+
+    /// The requests that have the `user_data` of this one, which was the first.
+    fn namesakes(&self, name: usize) -> impl Iterator<Item = usize> + '_ {
+        (name..self.requests.len()).filter(move |&id| self.name(id) == name)
+    }
+
+    fn has_namesakes(&self, request: usize) -> bool {
+        self.namesakes(self.name(request)).nth(1).is_some()
+    }
+
     /// Whether these CQEs are all there may be and have to be, and come in an order in which they
     /// may come.
     pub fn accept(&self, seen: &[Seen]) -> Result<(), Rejection> {
+        self.attribute(seen.to_vec(), 0)
+    }
+
+    /// Tries each way to say which CQE is whose, from `at` on, where the `user_data` leaves a
+    /// choice.
+    fn attribute(&self, mut seen: Vec<Seen>, at: usize) -> Result<(), Rejection> {
+        let open = |at: &usize| self.has_namesakes(seen[*at].request);
+        let Some(at) = (at..seen.len()).find(open) else {
+            return self.explain(&seen);
+        };
+        let name = self.name(seen[at].request);
+        let mut last = broken("C1: two CQEs of one SQE", name);
+        for id in self.namesakes(name) {
+            if seen[..at].iter().any(|cqe| cqe.request == id) {
+                continue;
+            }
+            seen[at].request = id;
+            match self.attribute(seen.clone(), at + 1) {
+                // What may still come is worth waiting for.
+                Err(rejection) if !last.lacking => last = rejection,
+                Err(_) => {}
+                Ok(()) => return Ok(()),
+            }
+        }
+        Err(last)
+    }
+
+    fn explain(&self, seen: &[Seen]) -> Result<(), Rejection> {
         let mut places = vec![None; self.requests.len()];
 
         for (at, cqe) in seen.iter().enumerate() {
@@ -323,7 +368,7 @@ impl Case {
             }
             Target::Request(id) | Target::Timer(id) => {
                 let mut own = chain.requests_of(element);
-                own.any(|number| submission.first + number == id)
+                own.any(|number| self.name(submission.first + number) == id)
             }
         };
         let requests = self.requests.iter().enumerate();
@@ -354,7 +399,11 @@ impl Case {
                 return Err(broken("I1: issued once at most", id));
             }
         }
-        for cqe in seen.iter().filter(|cqe| self.requests[cqe.request].writes) {
+        for cqe in seen {
+            // Which one has posted, of several?
+            if !self.requests[cqe.request].writes || self.has_namesakes(cqe.request) {
+                continue;
+            }
             let rule = match (cqe.res >= 0, position(cqe.request)) {
                 (true, None) => "C3: success of a request that has done nothing",
                 (false, Some(_)) => "F5, C6: a request that is said not to be issued was",
@@ -559,11 +608,22 @@ impl View<'_> {
                 continue;
             }
             let Some(place) = self.case.place(target) else {
-                if cqe.res == 0 {
+                if cqe.res == 0 && !self.case.has_namesakes(target) {
                     return Err(broken("X1, X2: cancels what is not there", id));
                 }
                 continue;
             };
+            if self.case.has_namesakes(target) {
+                let mut found = self.case.namesakes(target);
+                let is_evident = |other| {
+                    let place = self.case.place(other);
+                    place.is_some_and(|place| self.evidence(id, other, &place).is_ok())
+                };
+                if cqe.res == 0 && !found.any(is_evident) {
+                    return Err(broken("X1, X2: 0, and nothing was cancelled", id));
+                }
+                continue;
+            }
             if cqe.res == 0 {
                 self.evidence(id, target, &place)?;
             }
@@ -734,7 +794,8 @@ impl Walk<'_> {
     /// When the whole of an element may have been cancelled, X1 and X4.
     fn group_struck(&self, element: usize) -> Option<Step> {
         let head = self.id(self.program().head(element));
-        let by_request = self.view.struck(|target| target == Target::Request(head));
+        let name = self.view.case.name(head);
+        let by_request = self.view.struck(|target| target == Target::Request(name));
         let by_deadline = self.chain.deadlines.iter().find(|one| {
             let id = self.submission.first + one.request;
             let mut endings = self.view.case.requests[id].endings.iter();
@@ -751,9 +812,9 @@ impl Walk<'_> {
 
     /// When a request may have been cancelled by itself, X2 and X3.
     fn request_struck(&self, local: usize) -> Option<Step> {
-        let id = self.id(local);
+        let name = self.view.case.name(self.id(local));
         self.view.struck(|target| match target {
-            Target::Request(other) | Target::Timer(other) => other == id,
+            Target::Request(other) | Target::Timer(other) => other == name,
             Target::Timers => self.request(local).asked.timer,
             Target::Any => true,
         })

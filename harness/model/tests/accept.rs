@@ -21,6 +21,7 @@ fn request(endings: &[Ending]) -> Request {
         inline: true,
         cancels: None,
         writes: false,
+        named: None,
     }
 }
 
@@ -82,6 +83,7 @@ trait Flags {
     fn skip(self) -> Self;
     fn drain(self) -> Self;
     fn writes(self) -> Self;
+    fn twin(self, of: usize) -> Self;
 }
 
 impl Flags for Request {
@@ -112,6 +114,11 @@ impl Flags for Request {
 
     fn writes(mut self) -> Self {
         self.writes = true;
+        self
+    }
+
+    fn twin(mut self, of: usize) -> Self {
+        self.named = Some(of);
         self
     }
 }
@@ -637,6 +644,65 @@ fn x4_a_deadline() {
     assert_eq!(case.overdue(&[], 1), Some(2));
     assert_eq!(case.overdue(&seen(&[(2, ETIME)], 1), 1), None);
     assert_eq!(case.overdue(&[], 2), None);
+}
+
+#[test]
+fn c1_cqes_of_one_user_data_are_anybodys() {
+    let case = case([vec![nop(1), nop(2).twin(0), nop(3)]]);
+    accepted(&case, &[(0, 2), (2, 3), (0, 1)]);
+    accepted(&case, &[(0, 1), (0, 2), (2, 3)]);
+    rejected(&case, &[(0, 1), (0, 1), (2, 3)], "C3");
+    rejected(&case, &[(0, 1), (0, 2), (0, 2), (2, 3)], "C1: two");
+    rejected(&case, &[(0, 1), (2, 3)], "C1");
+    let lacking = case.accept(&seen(&[(0, 2), (2, 3)], 9));
+    assert!(lacking.is_err_and(|one| one.lacking));
+}
+
+#[test]
+fn c2_whichever_leader_it_was() {
+    let case = case([
+        vec![waits(2).more(), nop(5)],
+        vec![nop(7).twin(0).more(), nop(6)],
+    ]);
+    accepted(&case, &[(3, 6), (0, 7), (1, 5), (0, 1)]);
+    // Which rule is broken depends on whose they are held to be.
+    rejected(&case, &[(3, 6), (0, 1), (1, 5), (0, 7)], "");
+    rejected(&case, &[(0, 7), (3, 6), (1, 5), (0, 1)], "");
+}
+
+#[test]
+fn x1_any_of_one_user_data_is_found() {
+    let case = case([
+        vec![waits(2).more(), nop(5)],
+        vec![waits(2).twin(0).more(), nop(6)],
+        vec![cancel(0)],
+    ]);
+    let struck = [(4, 0), (1, ECANCELED), (0, ECANCELED), (3, 6), (0, 1)];
+    accepted(&case, &struck);
+    let other = [(4, 0), (3, ECANCELED), (0, ECANCELED), (1, 5), (0, 1)];
+    accepted(&case, &other);
+    rejected(&case, &[(4, 0), (1, 5), (0, 1), (3, 6), (0, 1)], "");
+    // Half of one, and half of the other.
+    rejected(
+        &case,
+        &[(4, 0), (1, ECANCELED), (0, 1), (3, 6), (0, ECANCELED)],
+        "",
+    );
+}
+
+/// A deadline is for its group, whoever has the same `user_data`.
+#[test]
+fn x4_a_deadline_leaves_namesakes() {
+    let case = case([
+        vec![nop(7).more(), waits(2)],
+        vec![nop(7).twin(0).link().more(), waits(2), deadline()],
+    ]);
+    accepted(&case, &[(3, ECANCELED), (0, 7), (4, ETIME), (1, 1), (0, 7)]);
+    rejected(
+        &case,
+        &[(1, ECANCELED), (0, 7), (4, ETIME), (3, 1), (0, 7)],
+        "C3",
+    );
 }
 
 #[test]

@@ -84,6 +84,12 @@ struct Generator<'a> {
     cancel: u32,
     /// All of it waits: pipes and timers rather than NOPs.
     slow: u32,
+    twin: u32,
+    many: u32,
+    /// Numbers that others may take over, and how often each was.
+    names: Vec<(u8, u8)>,
+    /// Those of leaders.
+    leaders: Vec<u8>,
 }
 
 /// A random program for a ring of this shape.
@@ -103,6 +109,10 @@ pub fn program(random: &mut Random, shape: Shape) -> Program {
         flaw: random.pick(&[0, 0, 0, 5, 20]),
         cancel: random.pick(&[0, 0, 15, 30]),
         slow: random.pick(&[0, 20, 50]),
+        twin: random.pick(&[0, 0, 0, 30]),
+        many: random.pick(&[0, 0, 0, 10, 25]),
+        names: Vec::new(),
+        leaders: Vec::new(),
         random,
         shape,
         next: 1,
@@ -233,6 +243,13 @@ impl Generator<'_> {
         }
         head.drain = self.random.percent(self.drain);
         head.group = members > 0;
+        if members > 0 {
+            if self.random.percent(self.twin) && !self.leaders.is_empty() {
+                let leader = self.random.pick(&self.leaders.clone());
+                self.rename(&mut head, leader);
+            }
+            self.leaders.push(head.name());
+        }
         let linked = head.link.is_some();
         ops.push(head);
         for nth in 1..=members {
@@ -268,7 +285,35 @@ impl Generator<'_> {
         if matches!(what, What::Nop(_)) && self.random.percent(self.flaw) {
             op.flaw = Some(self.random.pick(&Flaw::ALL));
         }
+        // The kernel refuses it together.
+        op.skip &= !what.is_multishot();
+        if self.random.percent(self.twin / 4) && !self.names.is_empty() {
+            let (name, _) = self.random.pick(&self.names.clone());
+            self.rename(&mut op, name);
+        }
+        if self.twin > 0 && op.twin.is_none() && Self::may_share(what) {
+            self.names.push((op.id, 0));
+        }
         op
+    }
+
+    /// What is written tells who wrote it, and a deadline is known by what it is for.
+    fn may_share(what: What) -> bool {
+        !matches!(what, What::Write | What::Deadline(_))
+    }
+
+    /// Gives it the `user_data` of another one, which not too many have: each may be the one
+    /// that a CQE is of.
+    fn rename(&mut self, op: &mut Op, name: u8) {
+        let Some((_, count)) = self.names.iter_mut().find(|(id, _)| *id == name) else {
+            return;
+        };
+        if *count < 2 && op.twin.is_none() && Self::may_share(op.what) {
+            *count += 1;
+            op.twin = Some(name);
+            // Not one that others are to be named for.
+            self.names.retain(|(id, _)| *id != op.id);
+        }
     }
 
     fn result(&mut self) -> i32 {
@@ -298,6 +343,12 @@ impl Generator<'_> {
                 6 => What::Remove(self.target()),
                 _ if self.drain == 0 && self.random.percent(30) => What::CancelAny,
                 _ => What::Cancel(self.target()),
+            };
+        }
+        if self.random.percent(self.many) {
+            return match self.random.below(3) {
+                0..=1 => What::PollMany(self.pipe()),
+                _ => What::TimerMany,
             };
         }
         if self.random.percent(self.slow) {
@@ -343,7 +394,8 @@ mod tests {
     /// Everything that can be said is said sooner or later.
     #[test]
     fn programs_are_various_and_fit() {
-        let (mut groups, mut wide, mut kinds) = (0, 0, std::collections::BTreeSet::new());
+        let (mut groups, mut wide, mut twins) = (0, 0, 0);
+        let mut kinds = std::collections::BTreeSet::new();
         for seed in 0..2000 {
             let mut random = Random::new(seed);
             let shape = Shape::random(&mut random);
@@ -360,12 +412,19 @@ mod tests {
             groups += program.ops().filter(|op| op.group).count();
             wide += usize::from(count > 20);
             for op in program.ops() {
+                if let Some(other) = op.twin {
+                    twins += 1;
+                    // There are names, and no chains of them.
+                    let named = program.ops().find(|first| first.id == other).unwrap();
+                    assert!(other < op.id && named.twin.is_none());
+                }
                 let name = format!("{:?}", op.what);
                 kinds.insert(name.split('(').next().unwrap_or_default().to_owned());
             }
         }
         assert!(groups > 2000, "{groups}");
         assert!(wide > 50, "{wide}");
-        assert_eq!(kinds.len(), 17, "{kinds:?}");
+        assert_eq!(kinds.len(), 19, "{kinds:?}");
+        assert!(twins > 300, "{twins}");
     }
 }

@@ -46,6 +46,17 @@ pub enum What {
     CancelAny,
     /// Removes a timer by its number
     Remove(u8),
+    /// Tells each time that there is something in a pipe, until it is stopped
+    PollMany(u8),
+    /// A timer that expires three times, soon
+    TimerMany,
+}
+
+impl What {
+    /// It may post several times.
+    pub const fn is_multishot(self) -> bool {
+        matches!(self, Self::PollMany(_) | Self::TimerMany)
+    }
 }
 
 /// When a timer expires.
@@ -153,6 +164,8 @@ pub struct Op {
     pub personality: bool,
     /// What is wrong with it; a NOP only
     pub flaw: Option<Flaw>,
+    /// Its `user_data` is that of the request with this number
+    pub twin: Option<u8>,
 }
 
 impl Op {
@@ -169,6 +182,15 @@ impl Op {
             extended: false,
             personality: false,
             flaw: None,
+            twin: None,
+        }
+    }
+
+    /// The number in its `user_data`.
+    pub const fn name(&self) -> u8 {
+        match self.twin {
+            Some(other) => other,
+            None => self.id,
         }
     }
 
@@ -228,6 +250,13 @@ impl Op {
         self
     }
 
+    /// It has the `user_data` of another one.
+    #[must_use]
+    pub const fn twin(mut self, of: u8) -> Self {
+        self.twin = Some(of);
+        self
+    }
+
     /// It is malformed. Of NOPs only.
     #[must_use]
     pub fn flawed(mut self, flaw: Flaw) -> Self {
@@ -248,10 +277,10 @@ impl Op {
             | What::ReadShort
             | What::ReadDevice
             | What::NoBuffer => opcode::Read::CODE,
-            What::Poll(_) => opcode::PollAdd::CODE,
+            What::Poll(_) | What::PollMany(_) => opcode::PollAdd::CODE,
             What::Write => opcode::Write::CODE,
             What::Fsync | What::FsyncPipe => opcode::Fsync::CODE,
-            What::Timer(_) => opcode::Timeout::CODE,
+            What::Timer(_) | What::TimerMany => opcode::Timeout::CODE,
             What::Deadline(_) => opcode::LinkTimeout::CODE,
             What::Cancel(_) | What::CancelAll(_) | What::CancelAny => opcode::AsyncCancel::CODE,
             What::Remove(_) => opcode::TimeoutRemove::CODE,
@@ -261,7 +290,7 @@ impl Op {
     /// The pipe that it reads from.
     pub const fn pipe(&self) -> Option<u8> {
         match self.what {
-            What::Read(pipe) | What::Poll(pipe) => Some(pipe),
+            What::Read(pipe) | What::Poll(pipe) | What::PollMany(pipe) => Some(pipe),
             _ => None,
         }
     }
@@ -313,6 +342,10 @@ ops! {
     cancel_any() = What::CancelAny;
     /// Removes a timer.
     remove(target: u8) = What::Remove(target);
+    /// Waits for each time that something comes into a pipe.
+    poll_many(pipe: u8) = What::PollMany(pipe);
+    /// A timer that expires three times.
+    timer_many() = What::TimerMany;
 }
 
 impl fmt::Display for Op {
@@ -328,6 +361,7 @@ impl fmt::Display for Op {
             extended,
             personality,
             flaw,
+            twin,
         } = self;
         match what {
             What::Nop(result) => write!(f, "nop({id}, {result})"),
@@ -347,7 +381,12 @@ impl fmt::Display for Op {
             What::CancelAll(target) => write!(f, "cancel_all({id}, {target})"),
             What::CancelAny => write!(f, "cancel_any({id})"),
             What::Remove(target) => write!(f, "remove({id}, {target})"),
+            What::PollMany(pipe) => write!(f, "poll_many({id}, {pipe})"),
+            What::TimerMany => write!(f, "timer_many({id})"),
         }?;
+        if let Some(other) = twin {
+            write!(f, ".twin({other})")?;
+        }
         match link {
             Some(LinkFlag::Link) => f.write_str(".link()")?,
             Some(LinkFlag::Hard) => f.write_str(".hardlink()")?,

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use io_uring::opcode;
 use io_uring::register::Restriction;
@@ -21,6 +21,7 @@ use model::form::{Asked, Bad, Memory};
 use model::Link;
 
 use super::program::{End, LinkFlag, Op, Program, Step, Timer, What};
+use crate::pace::Patience;
 use crate::protocol::SLOWDOWN_ENV;
 use crate::ring::{
     Cqe, Ring, Setup, SyncCancel, IORING_REGISTER_ENABLE_RINGS, IORING_REGISTER_RING_FDS,
@@ -33,6 +34,9 @@ const IORING_NOP_TW: u32 = 1 << 4;
 const IORING_ASYNC_CANCEL_ALL: u32 = 1 << 0;
 const IORING_ASYNC_CANCEL_ANY: u32 = 1 << 2;
 const IORING_ASYNC_CANCEL_OP: u32 = 1 << 5;
+const IORING_CQE_F_MORE: u32 = 1 << 1;
+/// So often does a timer expire that does so several times.
+const SHOTS: u32 = 3;
 /// No entry of an SQ has this index.
 const NO_INDEX: u32 = u32::MAX;
 
@@ -294,7 +298,7 @@ impl Session {
         {
             return Ok(());
         }
-        let start = Instant::now();
+        let mut patience = Patience::new(patience);
         loop {
             thread::sleep(LATE);
             for cqe in self.ring.arrived() {
@@ -312,7 +316,7 @@ impl Session {
             if !lacks {
                 return Ok(());
             }
-            if start.elapsed() > patience {
+            if patience.is_over() {
                 let mut past = self.past.iter();
                 return match past.find_map(|past| Some((past, past.case.accept(&past.seen).err()?)))
                 {
@@ -329,7 +333,7 @@ impl Session {
         let Some(past) = serial.checked_sub(1).and_then(|at| self.past.get_mut(at)) else {
             return false;
         };
-        let Some(request) = past.program.ops().position(|op| op.id == id) else {
+        let Some(request) = past.program.ops().position(|op| op.name() == id) else {
             return false;
         };
         let step = past.program.steps.len() as u32 + 1;
@@ -488,7 +492,14 @@ impl Run<'_> {
         }
     }
 
-    fn number(&self, id: u8) -> usize {
+    /// Of the first request that has this in its `user_data`.
+    fn number(&self, name: u8) -> usize {
+        let at = self.program.ops().position(|op| op.name() == name);
+        at.unwrap_or(usize::MAX)
+    }
+
+    /// Of the request with this number.
+    fn position(&self, id: u8) -> usize {
         let at = self.program.ops().position(|op| op.id == id);
         at.unwrap_or(usize::MAX)
     }
@@ -527,6 +538,13 @@ impl Run<'_> {
                 let (input, hung) = (i32::from(libc::POLLIN), i32::from(libc::POLLHUP));
                 vec![ok(input, feed), ok(hung, hangup), ok(input | hung, hangup)]
             }
+            // Where there is no room for a CQE, they end with what that would have said.
+            What::PollMany(pipe) => {
+                let (feed, hangup) = self.pipe_steps(pipe);
+                let (input, hung) = (i32::from(libc::POLLIN), i32::from(libc::POLLHUP));
+                vec![ok(input, feed), ok(hung, hangup), ok(input | hung, hangup)]
+            }
+            What::TimerMany => vec![ok(ETIME, 0)],
             What::Write => vec![ok(1, 0)],
             What::ReadFile => vec![ok(BLOCK as i32, 0)],
             What::ReadShort => vec![bad(BLOCK as i32, 0)],
@@ -567,7 +585,7 @@ impl Run<'_> {
                 }),
                 drain: op.drain,
                 skip: op.skip,
-                timer: matches!(op.what, What::Timer(_)),
+                timer: op.code() == opcode::Timeout::CODE,
                 deadline: matches!(op.what, What::Deadline(_)),
                 zero_copy: false,
                 bad: match op.flaw {
@@ -591,6 +609,7 @@ impl Run<'_> {
                 _ => None,
             },
             writes: op.what == What::Write,
+            named: Some(self.number(op.name())).filter(|first| *first != self.position(op.id)),
         }
     }
 
@@ -629,6 +648,7 @@ impl Run<'_> {
             extended,
             personality,
             flaw,
+            twin: _,
         } = *op;
         let fd = match op.pipe() {
             Some(pipe) => self.pipe(pipe)?.read.as_raw_fd(),
@@ -673,8 +693,15 @@ impl Run<'_> {
             }
             What::CancelAny => opcode::AsyncCancel2::new(CancelBuilder::any().all()).build(),
             What::Remove(target) => opcode::TimeoutRemove::new(self.user_data(target)).build(),
+            What::PollMany(_) => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32)
+                .multi(true)
+                .build(),
+            What::TimerMany => opcode::Timeout::new(soon)
+                .count(SHOTS)
+                .flags(TimeoutFlags::ETIME_SUCCESS | TimeoutFlags::MULTISHOT)
+                .build(),
         };
-        let mut entry = entry.user_data(self.user_data(id));
+        let mut entry = entry.user_data(self.user_data(op.name()));
         let raw = entry.raw_mut();
         match what {
             What::Nop(result) => {
@@ -763,7 +790,17 @@ impl Run<'_> {
     fn take(&mut self, step: u32, cqes: Vec<Cqe>) -> Result<(), Stop> {
         for cqe in cqes {
             let (serial, id) = (cqe.user_data >> 16, cqe.user_data as u8);
-            match self.program.ops().position(|op| op.id == id) {
+            let own = || self.program.ops().filter(|op| op.name() == id);
+            let more = cqe.flags & IORING_CQE_F_MORE != 0;
+            match self.program.ops().position(|op| op.name() == id) {
+                // More comes of one that posts several times, and has not said its last.
+                Some(request) if serial == self.serial() && more => {
+                    let ended = self.seen.iter().filter(|seen| seen.request == request);
+                    let over = ended.count() == own().count();
+                    if over || !own().any(|op| op.what.is_multishot()) {
+                        return Err(rule("C1: more of what posts once, or was done"));
+                    }
+                }
                 Some(request) if serial == self.serial() => self.seen.push(Seen {
                     request,
                     res: cqe.result,
@@ -816,9 +853,9 @@ impl Run<'_> {
 
     /// Waits for deadlines that strike by themselves, as long as nothing else ends what they are for.
     fn strike(&mut self, step: u32) -> Result<(), Stop> {
-        let start = Instant::now();
+        let mut patience = Patience::new(self.runner.patience);
         while self.case.overdue(&self.seen, step).is_some() {
-            if start.elapsed() > self.runner.patience {
+            if patience.is_over() {
                 return Err(rule("X4: a deadline does not strike"));
             }
             self.wait();
@@ -847,6 +884,22 @@ impl Run<'_> {
             .program
             .ops()
             .any(|op| op.what == What::Timer(Timer::Long) && !self.program.mode.is_iopoll());
+        let endless: Vec<_> = self
+            .program
+            .ops()
+            .filter(|op| matches!(op.what, What::PollMany(_)) && !self.program.mode.is_iopoll())
+            .map(Op::name)
+            .collect();
+        for &name in &endless {
+            self.case.outside.push(Outside {
+                step: end,
+                cancel: Cancel {
+                    target: Target::Request(self.number(name)),
+                    counts: true,
+                },
+                ret: 0,
+            });
+        }
         if timers {
             self.case.outside.push(Outside {
                 step: end,
@@ -857,8 +910,8 @@ impl Run<'_> {
                 ret: 0,
             });
         }
-        let start = Instant::now();
-        let mut wrong: Option<Instant> = None;
+        let mut patience = Patience::new(self.runner.patience);
+        let mut wrong: Option<Patience> = None;
         loop {
             if timers {
                 // Those that have not begun do so when others have gone.
@@ -868,17 +921,24 @@ impl Run<'_> {
                     ..SyncCancel::default()
                 });
             }
+            for &name in &endless {
+                let _ = self.session.ring.sync_cancel(&SyncCancel {
+                    user_data: self.user_data(name),
+                    flags: IORING_ASYNC_CANCEL_ALL,
+                    ..SyncCancel::default()
+                });
+            }
             self.reap(end)?;
             match self.judge() {
                 Ok(()) => return Ok(()),
                 Err(rejection) => {
-                    let since = wrong.get_or_insert_with(Instant::now);
+                    let moment = wrong.get_or_insert_with(|| Patience::new(CONFIRM));
                     if rejection.lacking {
                         wrong = None;
-                        if start.elapsed() > self.runner.patience {
+                        if patience.is_over() {
                             return Err(rule(rejection.rule));
                         }
-                    } else if since.elapsed() > CONFIRM {
+                    } else if moment.is_over() {
                         return Err(rule(rejection.rule));
                     }
                 }
@@ -936,7 +996,7 @@ impl Run<'_> {
         }
         let mut bytes = vec![0; left as usize];
         self.marks.0.read_exact(&mut bytes)?;
-        let marks: Vec<_> = bytes.into_iter().map(|id| self.number(id)).collect();
+        let marks: Vec<_> = bytes.into_iter().map(|id| self.position(id)).collect();
         self.case
             .written(&self.seen, &marks)
             .map_err(|rejection| rule(rejection.rule))
@@ -972,7 +1032,7 @@ impl Run<'_> {
             ..
         } = self;
         drop(session);
-        let start = Instant::now();
+        let mut patience = Patience::new(runner.patience);
         for Pipe { read, write } in pipes.into_values() {
             drop(read);
             let Some(write) = write else { continue };
@@ -982,7 +1042,7 @@ impl Run<'_> {
                 revents: 0,
             };
             while poll.revents & libc::POLLERR == 0 {
-                if start.elapsed() > runner.patience {
+                if patience.is_over() {
                     return Err(failure);
                 }
                 // SAFETY: One element.

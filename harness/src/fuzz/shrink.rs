@@ -111,6 +111,7 @@ fn candidates(program: &Program) -> Vec<Program> {
             with(&|ops| ops[nth].extended = false);
             with(&|ops| ops[nth].personality = false);
             with(&|ops| ops[nth].flaw = None);
+            with(&|ops| ops[nth].twin = None);
             with(&|ops| ops[nth].group = false);
             if ops[nth].flaw.is_none() {
                 with(&|ops| {
