@@ -2,7 +2,10 @@
 //! `cargo xtask ci`: everything that must hold before a change goes in.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::LazyLock,
     time::{Duration, Instant},
@@ -11,7 +14,14 @@ use std::{
 use anyhow::{Context as _, Result};
 use regex::Regex;
 
-use crate::{paths, run};
+use crate::{
+    paths,
+    progress::say,
+    run,
+    run_dir::RunDir,
+    sheet::{self, files, junit, page, Case, Kind, Sheet, Status, Tally, HAND_ON_ENV},
+    verdict::Verdict,
+};
 
 /// Arguments of `cargo xtask ci`.
 #[derive(Debug, clap::Args)]
@@ -22,7 +32,13 @@ pub(crate) struct Args {
     /// Also what takes too long for every change: the tests in the other kernels.
     #[arg(long)]
     all: bool,
+    /// Write the results into this file, as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
 }
+
+/// Lines of the output of a step that failed, on the page.
+const SHOWN: usize = 60;
 
 /// What `--all` adds.
 const ALL: [&str; 8] = [
@@ -71,39 +87,175 @@ struct Count {
     skipped: u64,
 }
 
+/// What came of a step.
+struct Done {
+    line: String,
+    count: Count,
+    time: Duration,
+    /// What it printed, if it failed.
+    output: String,
+    /// Of the runs that were part of it.
+    sheets: Vec<Sheet>,
+}
+
 /// Runs `cargo xtask ci`.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let Args { host_only, all } = args;
+    let Args {
+        host_only,
+        all,
+        junit,
+    } = args;
+    files::check([&junit])?;
+    let dir = RunDir::create("ci")?;
+    let handed = dir.join("sheets");
+    fs::create_dir(&handed).with_context(|| format!("cannot make {}", handed.display()))?;
+    let began = sheet::now();
+    let mut todo = steps(host_only, all)?;
     let mut done = Vec::new();
     let mut total = Count::default();
     let mut stopped = false;
-    for step in steps(host_only, all)? {
-        let began = Instant::now();
-        let count = if step.skip || stopped {
-            Count {
+    let mut page = Ok(PathBuf::new());
+    while !todo.is_empty() {
+        let step = todo.remove(0);
+        let start = Instant::now();
+        let (count, output) = if step.skip || stopped {
+            let count = Count {
                 skipped: 1,
                 ..Count::default()
-            }
+            };
+            (count, String::new())
         } else {
             println!("\n### {}", step.line);
-            execute(&step.line)?
+            execute(&step.line, &handed)?
         };
         stopped |= step.vital && count.failed > 0;
         total.passed += count.passed;
         total.failed += count.failed;
         total.skipped += count.skipped;
-        done.push((step.line, count, began.elapsed()));
+        let sheets = sheet::handed_on(&handed).unwrap_or_else(|error| {
+            say(
+                "Note",
+                format!("the page lacks what ran in this step: {error:#}"),
+            );
+            Vec::new()
+        });
+        done.push(Done {
+            line: step.line,
+            count,
+            time: start.elapsed(),
+            output,
+            sheets,
+        });
+        // Each time, so that an interrupted run leaves what it has found out.
+        page = publish(&dir, &done, &todo, began);
     }
     println!();
-    for (line, count, time) in &done {
-        println!("{}", summary(line, *count, *time));
+    for step in &done {
+        println!("{}", summary(&step.line, step.count, step.time));
+    }
+    match page {
+        Ok(path) => println!("{:>12} {}", "Report", path.display()),
+        Err(error) => say("Note", format!("there is no page of this: {error:#}")),
     }
     println!("{}", closing(total));
-    Ok(if total.failed == 0 {
-        ExitCode::SUCCESS
+    let written = junit.as_ref().map_or(Ok(()), |path| {
+        let whole = whole(&done, &todo, began);
+        let mut sheets = vec![&whole];
+        sheets.extend(done.iter().flat_map(|step| &step.sheets));
+        files::write(path, &junit::document("cargo xtask ci", &sheets)?)
+    });
+    let verdict = if total.failed == 0 {
+        Verdict::Passed
     } else {
-        ExitCode::FAILURE
-    })
+        Verdict::Failed
+    };
+    Ok(files::ends_with(verdict, written, "as the lines above say").into())
+}
+
+/// The command as a whole, its steps being the cases.
+fn whole(done: &[Done], todo: &[Step], began: i64) -> Sheet {
+    let case = |step: &Done| {
+        let failed = step.count.failed > 0;
+        Case {
+            name: step.line.clone(),
+            round: 1,
+            ms: u64::try_from(step.time.as_millis()).ok(),
+            status: if failed {
+                Status::Failed {
+                    kind: Kind::Failed,
+                    output: tail(&step.output),
+                }
+            } else if step.count.passed > 0 {
+                Status::Passed
+            } else {
+                Status::Skipped {
+                    why: "for people, or of no use after what failed".to_owned(),
+                }
+            },
+            command: failed.then(|| step.line.clone()),
+        }
+    };
+    let left = todo.iter().map(|step| Case {
+        name: step.line.clone(),
+        round: 1,
+        ms: None,
+        status: Status::NotRun,
+        command: None,
+    });
+    Sheet {
+        title: "cargo xtask ci".to_owned(),
+        name: "ci".to_owned(),
+        verdict: if done.iter().any(|step| step.count.failed > 0) {
+            Verdict::Failed
+        } else {
+            Verdict::Passed
+        },
+        interrupted: !todo.is_empty(),
+        began,
+        seconds: done.iter().map(|step| step.time.as_secs_f64()).sum(),
+        facts: sheet::common_facts(),
+        cases: done.iter().map(case).chain(left).collect(),
+        complaints: Vec::new(),
+        trouble: String::new(),
+        command: sheet::invocation(),
+    }
+}
+
+/// The end of what a step printed.
+fn tail(output: &str) -> String {
+    let lines: Vec<_> = output.trim_end().lines().collect();
+    let from = lines.len().saturating_sub(SHOWN);
+    let mut text = String::new();
+    if from > 0 {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "[{from} lines before these]");
+    }
+    text + &lines[from..].join("\n")
+}
+
+fn publish(dir: &RunDir, done: &[Done], todo: &[Step], began: i64) -> Result<PathBuf> {
+    let steps: Vec<_> = done
+        .iter()
+        .map(|step| page::Step {
+            line: &step.line,
+            tally: Tally::from(step.count),
+            seconds: step.time.as_secs_f64(),
+            sheets: &step.sheets,
+        })
+        .collect();
+    sheet::publish_steps(dir, &whole(done, todo, began), &steps)
+}
+
+impl From<Count> for Tally {
+    fn from(count: Count) -> Self {
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Self {
+            passed: number(count.passed),
+            failed: number(count.failed),
+            skipped: number(count.skipped),
+            ..Self::default()
+        }
+    }
 }
 
 fn closing(count: Count) -> String {
@@ -230,8 +382,8 @@ fn commands(readme: &str) -> Vec<String> {
     commands
 }
 
-/// Runs one line and passes its output on.
-fn execute(line: &str) -> Result<Count> {
+/// Runs one line and passes its output on. Its runs leave their sheets in `handed`.
+fn execute(line: &str, handed: &Path) -> Result<(Count, String)> {
     let mut output = String::new();
     let status = run::lines(
         Command::new("sh")
@@ -239,6 +391,7 @@ fn execute(line: &str) -> Result<Count> {
             .current_dir(paths::root()?)
             // Of the cargo that started us, and not meant for those that we start.
             .env_remove("CARGO_MANIFEST_DIR")
+            .env(HAND_ON_ENV, handed)
             .env(
                 "CARGO_TERM_COLOR",
                 env::var_os("CARGO_TERM_COLOR").unwrap_or("never".into()),
@@ -250,7 +403,7 @@ fn execute(line: &str) -> Result<Count> {
             Ok(())
         },
     )?;
-    Ok(count(&output, status.success()))
+    Ok((count(&output, status.success()), output))
 }
 
 /// Counts the tests that a step's output tells of.
@@ -321,6 +474,54 @@ mod tests {
             counts(12, 1, 0)
         );
         assert!(summary("x", counts(12, 1, 0), Duration::ZERO).starts_with("FAILED"));
+    }
+
+    #[test]
+    fn the_page_has_the_steps_that_were_and_those_to_come() {
+        let done = |line: &str, count, output: &str| Done {
+            line: line.to_owned(),
+            count,
+            time: Duration::from_millis(1500),
+            output: output.to_owned(),
+            sheets: Vec::new(),
+        };
+        let long: String = (1..=SHOWN + 5)
+            .map(|line| format!("line {line}\n"))
+            .collect();
+        let done = [
+            done("cargo fmt", counts(1, 0, 0), "not shown\n"),
+            done("make LLVM=1", counts(7, 1, 0), &long),
+            done("cargo xtask shell", counts(0, 0, 1), ""),
+        ];
+        let todo = [Step {
+            line: "cargo xtask fuzz".to_owned(),
+            vital: false,
+            skip: false,
+        }];
+        let sheet = whole(&done, &todo, 0);
+        assert!(sheet.interrupted && sheet.verdict == Verdict::Failed);
+        assert!((sheet.seconds - 4.5).abs() < 0.01);
+        let [fmt, make, shell, fuzz] = &sheet.cases[..] else {
+            panic!("{sheet:?}");
+        };
+        assert_eq!(
+            (&fmt.status, &fuzz.status),
+            (&Status::Passed, &Status::NotRun)
+        );
+        assert!(matches!(shell.status, Status::Skipped { .. }));
+        assert_eq!(make.command.as_deref(), Some("make LLVM=1"));
+        let Status::Failed { output, .. } = &make.status else {
+            panic!("{make:?}");
+        };
+        assert!(
+            output.starts_with("[5 lines before these]\nline 6\n"),
+            "{output}"
+        );
+        assert!(output.ends_with(&format!("line {}", SHOWN + 5)));
+
+        let whole = whole(&done, &[], 0);
+        assert!(!whole.interrupted);
+        assert_eq!(Tally::from(counts(7, 1, 2)).failed, 1);
     }
 
     #[test]

@@ -24,15 +24,16 @@ use crate::{
     kvm::{self, Accel},
     log_rules::{Finding, Rules},
     mistakes::{
-        list,
+        list::{self, Mistake},
         workshop::{Source, Workshop},
     },
     profile::Profile,
     progress::{self, say},
-    qemu::{self, Console, Limits, Machine, Watcher},
+    qemu::{self, Console, Limits, Machine, Run, Watcher},
     qemu_test::{factor, slowdown},
     report,
     run_dir::RunDir,
+    sheet::{self, files, junit, Case, Kind, Sheet, Status},
     verdict::Verdict,
 };
 
@@ -91,6 +92,9 @@ pub(crate) struct Args {
     /// Write the results into this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the results into this file, as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     /// Multiply every time-out by this.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
     timeout_scale: f64,
@@ -131,6 +135,10 @@ struct Report {
     /// The first rule that found something in the kernel's log.
     log: Option<String>,
     causes: String,
+    /// Does it again.
+    command: String,
+    #[serde(skip)]
+    sheet: Sheet,
     #[serde(skip)]
     interrupted: bool,
     /// What is to be printed.
@@ -293,6 +301,7 @@ fn seed() -> Result<u64> {
 }
 
 fn execute(args: &Args) -> Result<ExitCode> {
+    files::check([&args.json, &args.junit])?;
     qemu::check()?;
     let rules = Rules::load()?;
     let (bzimage, config) = match &args.kernel {
@@ -309,27 +318,82 @@ fn execute(args: &Args) -> Result<ExitCode> {
     let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
     let report = judge(args, bzimage, config, &built, &rules, &guard)?;
     report::print(&report.text);
-    save(args, std::slice::from_ref(&report))?;
+    let written = save(args, std::slice::from_ref(&report), &report.sheet);
     if report.interrupted {
         progress::line(format_args!(
             "interrupted after {}",
             state(&report.progress)
         ));
+        written?;
         return Ok(interrupt::STATUS.into());
     }
     let failed = u32::from(report.verdict != Verdict::Passed);
     let passed = report.progress.programs.saturating_sub(failed.into());
     let passed = u32::try_from(passed).unwrap_or(u32::MAX);
     report::print(&report::closing(passed, failed, 0));
-    Ok(report.verdict.into())
+    Ok(files::ends_with(report.verdict, written, "as said above").into())
 }
 
-fn save(args: &Args, reports: &[Report]) -> Result<()> {
-    let Some(path) = &args.json else {
-        return Ok(());
+/// Writes what was asked for. One that cannot be written does not keep the other from it.
+fn save(args: &Args, reports: &[Report], sheet: &Sheet) -> Result<()> {
+    let json = args.json.as_ref().map_or(Ok(()), |path| {
+        let json = serde_json::to_vec_pretty(reports).context("cannot encode the results")?;
+        files::write(path, &json)
+    });
+    let junit = args.junit.as_ref().map_or(Ok(()), |path| {
+        files::write(path, &junit::document("cargo xtask fuzz", &[sheet])?)
+    });
+    json.and(junit)
+}
+
+/// All mistakes so far as one command.
+fn of_mistakes(reports: &[Report], began: i64, left: &[Mistake], interrupted: bool) -> Sheet {
+    let case = |report: &Report| {
+        let name = report.mistake.clone().unwrap_or_default();
+        let status = match report.verdict {
+            Verdict::Passed => Status::Failed {
+                kind: Kind::Failed,
+                output: format!("not found in {}", state(&report.progress)),
+            },
+            Verdict::Infrastructure => Status::Failed {
+                kind: Kind::Untried,
+                output: report.causes.clone(),
+            },
+            Verdict::Failed | Verdict::Splat | Verdict::Lost => Status::Passed,
+        };
+        Case {
+            command: Some(sheet::invocation_for("--mistake", &name)),
+            name: format!("mistakes::{name}"),
+            round: 1,
+            ms: Some(report.found_after.ms),
+            status,
+        }
     };
-    let json = serde_json::to_vec_pretty(reports).context("cannot encode the results")?;
-    fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+    let left = left.iter().map(|mistake| Case {
+        name: format!("mistakes::{}", mistake.name),
+        round: 1,
+        ms: None,
+        status: Status::NotRun,
+        command: None,
+    });
+    let verdict = |report: &Report| match report.verdict {
+        Verdict::Passed => Verdict::Failed,
+        Verdict::Infrastructure => Verdict::Infrastructure,
+        Verdict::Failed | Verdict::Splat | Verdict::Lost => Verdict::Passed,
+    };
+    Sheet {
+        title: "Mistakes that random programs find".to_owned(),
+        name: "mistakes".to_owned(),
+        verdict: reports.iter().map(verdict).max().unwrap_or(Verdict::Passed),
+        interrupted,
+        began,
+        seconds: (sheet::now() - began) as f64,
+        facts: sheet::common_facts(),
+        cases: reports.iter().map(case).chain(left).collect(),
+        complaints: Vec::new(),
+        trouble: String::new(),
+        command: sheet::invocation(),
+    }
 }
 
 /// How a mistake was found, and after how many programs.
@@ -348,6 +412,7 @@ fn how(report: &Report) -> String {
 
 /// `--mistake`: sees that known mistakes are found.
 fn find_mistakes(args: &Args) -> Result<ExitCode> {
+    files::check([&args.json, &args.junit])?;
     qemu::check()?;
     let rules = Rules::load()?;
     let mistakes = list::select(list::load()?, &args.mistake)?;
@@ -363,6 +428,8 @@ fn find_mistakes(args: &Args) -> Result<ExitCode> {
     let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
     let mut reports = Vec::new();
     let mut interrupted = false;
+    let began = sheet::now();
+    let mut written = Ok(());
     for (nth, mistake) in mistakes.iter().enumerate() {
         say(
             "Mistake",
@@ -396,14 +463,18 @@ fn find_mistakes(args: &Args) -> Result<ExitCode> {
         );
         reports.push(report);
         // Each time, so that an interrupted run leaves what it has found out.
-        save(args, &reports)?;
+        let left = &mistakes[reports.len()..];
+        written = save(
+            args,
+            &reports,
+            &of_mistakes(&reports, began, left, !left.is_empty()),
+        );
     }
     report::print(&table(&reports));
     let count = |verdict: fn(Verdict) -> bool| {
         let count = reports.iter().filter(|report| verdict(report.verdict));
         u32::try_from(count.count()).unwrap_or(u32::MAX)
     };
-    let unknown = |verdict| verdict == Verdict::Infrastructure;
     let missed = |verdict| verdict == Verdict::Passed || verdict == Verdict::Infrastructure;
     let left = u32::try_from(mistakes.len() - reports.len()).unwrap_or(u32::MAX);
     report::print(&report::closing(
@@ -411,15 +482,14 @@ fn find_mistakes(args: &Args) -> Result<ExitCode> {
         count(missed),
         left,
     ));
+    let whole = of_mistakes(&reports, began, &mistakes[reports.len()..], interrupted);
+    whole.publish(&RunDir::create("mistakes")?);
+    let verdict = files::ends_with(whole.verdict, written, "as the table says");
     Ok(if interrupted {
         progress::line(format_args!("interrupted"));
         interrupt::STATUS.into()
-    } else if count(unknown) > 0 {
-        Verdict::Infrastructure.into()
-    } else if count(missed) > 0 {
-        Verdict::Failed.into()
     } else {
-        ExitCode::SUCCESS
+        verdict.into()
     })
 }
 
@@ -446,6 +516,26 @@ fn table(reports: &[Report]) -> String {
             text
         },
     )
+}
+
+fn uname(run: &Run<'_>) -> String {
+    let guest = run.session.guest.as_ref();
+    guest.map_or_else(|| "did not say".to_owned(), |guest| guest.kernel.clone())
+}
+
+/// Of the whole run: it is one test.
+fn status(verdict: Verdict, told: &str, causes: &str) -> Status {
+    let kind = match verdict {
+        Verdict::Passed => return Status::Passed,
+        Verdict::Failed => Kind::Failed,
+        Verdict::Splat => Kind::Complaint,
+        Verdict::Lost => Kind::Lost,
+        Verdict::Infrastructure => Kind::Untried,
+    };
+    Status::Failed {
+        kind,
+        output: sheet::end_of(&format!("{causes}{told}")),
+    }
 }
 
 /// Boots a kernel and fuzzes it.
@@ -539,11 +629,9 @@ fn judge(
     let causes = report::causes(&run, evidence, dir.path());
     let mut text = other;
     text += &causes;
-    // Writing to a String does not fail.
-    let again = |text: &mut String, seed, count, what: &str| {
-        let command = reproduction(args, seed, count);
-        let _ = writeln!(text, "{what}:\n    {command}\n");
-    };
+    // What was found, and what finds it again.
+    let mut told = String::new();
+    let mut again = (last.seed, None, "To find it again");
     match &found {
         Some(Line::Shrunk {
             rule,
@@ -553,30 +641,32 @@ fn judge(
             count,
             alone,
         }) => {
-            let _ = writeln!(text, "not accepted: {rule}");
+            // Writing to a String does not fail.
+            let _ = writeln!(told, "not accepted: {rule}");
             let how = if *alone {
                 format!("as small as it gets, {sqes} SQEs")
             } else {
                 "as it was found: it does not fail in a ring of its own".to_owned()
             };
             let _ = writeln!(
-                text,
+                told,
                 "{how}; to be pasted into harness/tests/group/fuzz.rs:\n\n{source}"
             );
-            again(&mut text, *seed, Some(*count), "To find it again");
+            again = (*seed, Some(*count), again.2);
         }
         Some(Line::Hangs { source, seed }) => {
-            let _ = writeln!(text, "a program does not come to an end:\n\n{source}");
-            again(&mut text, *seed, None, "To find it again");
+            let _ = writeln!(told, "a program does not come to an end:\n\n{source}");
+            again = (*seed, None, again.2);
         }
         Some(Line::Found { rule, .. }) => {
-            let _ = writeln!(text, "not accepted: {rule}");
-            again(&mut text, last.seed, None, "To find it again");
+            let _ = writeln!(told, "not accepted: {rule}");
         }
-        _ if verdict != Verdict::Passed => {
-            again(&mut text, last.seed, None, "To run from there again");
-        }
-        _ => {}
+        _ => again.2 = "To run from there again",
+    }
+    text += &told;
+    let command = reproduction(args, again.0, again.1);
+    if found.is_some() || verdict != Verdict::Passed {
+        let _ = writeln!(text, "{}:\n    {command}\n", again.2);
     }
     let _ = writeln!(
         text,
@@ -594,6 +684,44 @@ fn judge(
     if verdict != Verdict::Failed && !advice.is_empty() {
         let _ = writeln!(text, "{advice}");
     }
+    let sheet = Sheet {
+        title: format!("Random programs on {}", args.profile),
+        name: args.profile.name().to_owned(),
+        verdict,
+        interrupted: run.interrupted,
+        began: sheet::now().saturating_sub_unsigned(run.elapsed.as_secs()),
+        seconds: run.elapsed.as_secs_f64(),
+        facts: [
+            ("profile".to_owned(), args.profile.name().to_owned()),
+            ("kernel".to_owned(), uname(&run)),
+            (
+                "guest".to_owned(),
+                format!(
+                    "{}, {} CPUs, {} MiB",
+                    run.accel.name(),
+                    args.smp,
+                    machine.mem_mib
+                ),
+            ),
+            ("programs".to_owned(), state(&last)),
+            ("seeds".to_owned(), format!("{seed} to {}", last.seed)),
+            ("files".to_owned(), dir.path().display().to_string()),
+        ]
+        .into_iter()
+        .chain(sheet::common_facts())
+        .collect(),
+        cases: vec![Case {
+            name: format!("fuzz::from seed {seed}"),
+            round: 1,
+            ms: Some(last.ms),
+            status: status(verdict, &told, &causes),
+            command: Some(command.clone()),
+        }],
+        complaints: report::complaints(&run),
+        trouble: report::trouble(&run, evidence),
+        command: reproduction(args, seed, args.count),
+    };
+    sheet.publish(&dir);
     let (log, found_after) = match complaint {
         Some((rule, then)) => (Some(rule), then),
         None => (None, last),
@@ -611,6 +739,8 @@ fn judge(
         found,
         log,
         causes,
+        command,
+        sheet,
         interrupted: run.interrupted,
         text: if run.interrupted { String::new() } else { text },
     })

@@ -5,7 +5,10 @@
 //! What a scan finds is a [`Finding`] for every report of the kernel, not for every
 //! line that matches: an oops alone matches five rules.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
 use anyhow::{ensure, Context as _, Result};
 use harness::protocol::{MARK, MARK_RUN};
@@ -216,6 +219,8 @@ pub(crate) struct Finding {
     pub(crate) text: String,
     /// The test that was running.
     pub(crate) test: Option<String>,
+    /// Which of its runs that was, from 1.
+    pub(crate) round: u32,
     /// What it says about the run.
     pub(crate) means: Means,
     /// Whether there is no use in going on.
@@ -235,6 +240,8 @@ pub(crate) struct Scanner<'a> {
     partial: Vec<u8>,
     seen: Vec<bool>,
     test: Option<String>,
+    /// How often each test was started.
+    rounds: HashMap<String, u32>,
     findings: Vec<Finding>,
     /// The line at which the last report began, while lines may still belong to it.
     open: Option<usize>,
@@ -252,6 +259,7 @@ impl<'a> Scanner<'a> {
             partial: Vec::new(),
             seen: vec![false; rules.expect.len()],
             test: None,
+            rounds: HashMap::new(),
             findings: Vec::new(),
             open: None,
             excused: false,
@@ -352,6 +360,7 @@ impl<'a> Scanner<'a> {
             lines,
             seen,
             test,
+            rounds,
             findings,
             open,
             excused,
@@ -368,6 +377,7 @@ impl<'a> Scanner<'a> {
         if let Some(mark) = text.strip_prefix(MARK) {
             if let Some(name) = mark.strip_prefix(MARK_RUN) {
                 *test = Some(name.to_owned());
+                *rounds.entry(name.to_owned()).or_default() += 1;
             }
             *open = None;
             *excused = false;
@@ -428,6 +438,11 @@ impl<'a> Scanner<'a> {
             group: group.clone(),
             line: number,
             text: text.to_owned(),
+            round: test
+                .as_ref()
+                .and_then(|test| rounds.get(test))
+                .copied()
+                .unwrap_or(1),
             test: test.clone(),
             means: *means,
             stops: *stops,

@@ -33,6 +33,7 @@ mod run;
 mod run_dir;
 mod selftest;
 mod series;
+mod sheet;
 mod shell;
 mod toolchain;
 mod verdict;

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{stderr, IsTerminal as _},
+    iter,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -20,7 +21,7 @@ use regex::Regex;
 use serde::Serialize;
 
 use crate::{
-    build, disk,
+    build, cache, disk,
     guest::{self, Built, Program},
     interrupt, ktap, kunit,
     kvm::{self, Accel},
@@ -31,6 +32,7 @@ use crate::{
     report,
     run_dir::{RunDir, DISK},
     selftest::{self, Selftest},
+    sheet::{self, files, junit, Case, Kind, Sheet, Status},
     verdict::Verdict,
 };
 
@@ -103,6 +105,9 @@ pub(crate) struct Args {
     /// Write the results into this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Write the results into this file, as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
     /// Print the commands that would be run, and run none.
     #[arg(long)]
     pub(crate) show_command: bool,
@@ -122,6 +127,7 @@ pub(crate) fn factor(text: &str) -> Result<f64, String> {
 struct Subject {
     profile: Profile,
     bzimage: PathBuf,
+    sha256: String,
     config: String,
     /// As given with `--kernel`.
     given: bool,
@@ -134,7 +140,12 @@ pub(crate) struct Report {
     pub(crate) verdict: Verdict,
     profile: String,
     kernel: PathBuf,
+    kernel_sha256: String,
     uname: Option<String>,
+    /// Of this checkout.
+    commit: Option<String>,
+    /// In seconds since 1970.
+    began: i64,
     accel: Accel,
     smp: u32,
     mem_mib: u32,
@@ -150,12 +161,27 @@ pub(crate) struct Report {
     interrupted_test: Option<String>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) causes: String,
+    failures: Vec<Failure>,
+    /// Does all of it again.
+    command: String,
     pub(crate) directory: PathBuf,
     #[serde(skip)]
     pub(crate) interrupted: bool,
     /// What one sees of it, in whole lines.
     #[serde(skip)]
     text: String,
+}
+
+/// A test that has failed, over all rounds.
+#[derive(Serialize)]
+struct Failure {
+    test: String,
+    /// How often it failed.
+    failed: usize,
+    /// How often it passed or failed.
+    of: usize,
+    /// Does it again.
+    command: Option<String>,
 }
 
 /// The results of a command, for `--json`.
@@ -175,7 +201,7 @@ pub(crate) fn slowdown(accel: Accel, config: &str, scale: f64) -> u32 {
 /// Waiting on the host, for a guest that is so much slower.
 pub(crate) fn limits(slowdown: u32, test_timeout: Duration) -> Limits {
     Limits {
-        boot: Duration::from_secs(30) * slowdown,
+        boot: Duration::from_secs(60) * slowdown,
         // Init itself waits, kills, looks for leaks and reports; this strikes only
         // if it cannot.
         silence: test_timeout + Duration::from_secs(30) * slowdown,
@@ -393,6 +419,12 @@ impl Watcher for Live {
             Message::Begin { kernel, cpus, .. } => {
                 self.line("Booted", &format!("{kernel}, {cpus} CPUs"));
             }
+            Message::Slow { times } => {
+                let test = session.running().unwrap_or_default();
+                let text =
+                    format!("{test} is given {times} times its time, for the machine is busy");
+                self.line("Note", &text);
+            }
             Message::Start { test, .. } => {
                 if let Some(bar) = &self.bar {
                     bar.set_message(test.clone());
@@ -472,6 +504,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn execute(args: &Args) -> Result<ExitCode> {
+    files::check([&args.json, &args.junit])?;
     qemu::check()?;
     let rules = Rules::load()?;
     if let Some(kernel) = &args.kernel {
@@ -486,10 +519,10 @@ fn execute(args: &Args) -> Result<ExitCode> {
         selection.check(&all, &expected(args, profile)?)?;
     }
 
-    let mut reports = Vec::new();
+    let (mut reports, mut sheets) = (Vec::new(), Vec::new());
     for profile in &args.profile {
         let subject = subject(args, profile)?;
-        let report = run_one(
+        let (report, sheet) = run_one(
             args,
             &subject,
             &Programs {
@@ -503,6 +536,7 @@ fn execute(args: &Args) -> Result<ExitCode> {
         report::print(&report.text);
         let interrupted = report.interrupted;
         reports.push(report);
+        sheets.push(sheet);
         if interrupted {
             progress::line(format_args!("interrupted"));
             break;
@@ -513,25 +547,41 @@ fn execute(args: &Args) -> Result<ExitCode> {
         .map(|report| report.verdict)
         .max()
         .context("nothing was run")?;
-    if let Some(path) = &args.json {
-        let json = serde_json::to_vec_pretty(&Reports {
-            verdict,
-            exit_status: verdict.status(),
-            runs: &reports,
-        })
-        .context("cannot encode the results")?;
-        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    let written = save(args, verdict, &reports, &sheets);
     let sum = |count: fn(&Report) -> u32| reports.iter().map(count).sum::<u32>();
     report::print(&report::closing(
         sum(|report| report.passed),
         sum(|report| report.failed),
         sum(|report| report.skipped),
     ));
+    let directories: Vec<_> = reports
+        .iter()
+        .map(|report| report.directory.display().to_string())
+        .collect();
+    let elsewhere = format!("and the results are in {}", directories.join(" and "));
+    let verdict = files::ends_with(verdict, written, &elsewhere);
     if reports.iter().any(|report| report.interrupted) {
         return Ok(interrupt::STATUS.into());
     }
     Ok(verdict.into())
+}
+
+/// Writes what was asked for. One that cannot be written does not keep the other from it.
+fn save(args: &Args, verdict: Verdict, reports: &[Report], sheets: &[Sheet]) -> Result<()> {
+    let json = args.json.as_ref().map_or(Ok(()), |path| {
+        let json = serde_json::to_vec_pretty(&Reports {
+            verdict,
+            exit_status: verdict.status(),
+            runs: reports,
+        })
+        .context("cannot encode the results")?;
+        files::write(path, &json)
+    });
+    let junit = args.junit.as_ref().map_or(Ok(()), |path| {
+        let sheets: Vec<_> = sheets.iter().collect();
+        files::write(path, &junit::document("cargo xtask qemu-test", &sheets)?)
+    });
+    json.and(junit)
 }
 
 /// What the kernel of a profile should test itself. One that is built has what its profile
@@ -561,9 +611,11 @@ fn subject(args: &Args, profile: &Profile) -> Result<Subject> {
         Some(path) => read(&path)?,
         None => String::new(),
     };
+    let image = fs::read(&bzimage).with_context(|| format!("cannot read {}", bzimage.display()))?;
     Ok(Subject {
         kunit: expected(args, profile)?,
         profile: profile.clone(),
+        sha256: cache::sha256(&image),
         bzimage,
         config,
         given,
@@ -574,7 +626,7 @@ fn subject(args: &Args, profile: &Profile) -> Result<Subject> {
 /// result.
 pub(crate) fn judge(args: &Args, built: &[Built], tests: &[String]) -> Result<Report> {
     let profile = args.profile.first().context("no profile")?;
-    run_one(
+    let (report, _) = run_one(
         args,
         &subject(args, profile)?,
         &Programs {
@@ -584,7 +636,8 @@ pub(crate) fn judge(args: &Args, built: &[Built], tests: &[String]) -> Result<Re
         tests,
         |_| Vec::new(),
         &Rules::load()?,
-    )
+    )?;
+    Ok(report)
 }
 
 /// What the tests are told.
@@ -627,7 +680,7 @@ fn run_one(
     tests: &[String],
     of_kunit: impl FnOnce(Vec<kunit::TestResult>) -> Vec<kunit::TestResult>,
     rules: &Rules,
-) -> Result<Report> {
+) -> Result<(Report, Sheet)> {
     let (accels, obstacle) = kvm::candidates(args.accel);
     if let Some(why) = obstacle {
         say("Note", format!("TCG instead of KVM: {why}"));
@@ -726,7 +779,19 @@ fn run_one(
     }
     let mut report = summarize(args, subject, &run, kunit, total, mem_mib, dir.path());
     report.text = in_words(args, subject, &run, &report);
-    Ok(report)
+    let sheet = filled_in(args, subject, &run, &report, tests);
+    report.failures = sheet
+        .failures()
+        .iter()
+        .map(|failure| Failure {
+            test: failure.name.to_owned(),
+            failed: failure.rounds.len(),
+            of: failure.of,
+            command: failure.first.command.clone(),
+        })
+        .collect();
+    sheet.publish(&dir);
+    Ok((report, sheet))
 }
 
 fn summarize(
@@ -747,6 +812,9 @@ fn summarize(
         verdict: evidence.judge(),
         profile: subject.profile.to_string(),
         kernel: subject.bzimage.clone(),
+        kernel_sha256: subject.sha256.clone(),
+        commit: sheet::commit(),
+        began: sheet::now().saturating_sub_unsigned(run.elapsed.as_secs()),
         uname: session.guest.as_ref().map(|guest| guest.kernel.clone()),
         accel: run.accel,
         smp: args.smp,
@@ -761,6 +829,8 @@ fn summarize(
         interrupted_test,
         findings: run.scanner.findings().to_vec(),
         causes: report::causes(run, evidence, dir),
+        failures: Vec::new(),
+        command: reproduction(args, subject, run.accel, mem_mib, None),
         directory: dir.to_owned(),
         interrupted: run.interrupted,
         text: String::new(),
@@ -776,11 +846,9 @@ fn count(run: &Run<'_>) -> (u32, u32, u32) {
     let died = u32::from(session.running().is_some() && !run.interrupted);
     let complained = session.results.iter().filter(|result| {
         result.outcome == Outcome::Passed
-            && run
-                .scanner
-                .findings()
-                .iter()
-                .any(|finding| finding.test.as_deref() == Some(&result.test))
+            && complaints_during(run.scanner.findings(), result)
+                .next()
+                .is_some()
     });
     let complained = u32::try_from(complained.count()).unwrap_or(u32::MAX);
     (
@@ -788,6 +856,132 @@ fn count(run: &Run<'_>) -> (u32, u32, u32) {
         session.count(&[Outcome::Failed, Outcome::Timeout]) + complained + died,
         session.count(&[Outcome::Skipped]),
     )
+}
+
+/// What the kernel complained of while this test was running, in this round of it.
+fn complaints_during<'a>(
+    findings: &'a [Finding],
+    result: &'a TestResult,
+) -> impl Iterator<Item = &'a Finding> {
+    findings.iter().filter(|finding| {
+        finding.test.as_deref() == Some(&result.test) && finding.round == result.round
+    })
+}
+
+/// The run as reports tell it.
+fn filled_in(
+    args: &Args,
+    subject: &Subject,
+    run: &Run<'_>,
+    report: &Report,
+    tests: &[String],
+) -> Sheet {
+    let trouble = report::trouble(run, report::evidence(run, &report.kunit));
+    let again = |name: &str| reproduction(args, subject, report.accel, report.mem_mib, Some(name));
+    let case = |name: &str, round, ms, status: Status| Case {
+        command: matches!(status, Status::Failed { .. }).then(|| again(name)),
+        name: name.to_owned(),
+        round,
+        ms,
+        status,
+    };
+    let own = report.kunit.iter().map(|result| {
+        let status = status(result.outcome, &result.output, "");
+        case(&result.test, 1, None, status)
+    });
+    let results = report.tests.iter().map(|result| {
+        let complaints: String = complaints_during(&report.findings, result)
+            .map(|finding| report::headline(finding) + "\n")
+            .collect();
+        let status = status(result.outcome, &result.output, &complaints);
+        case(&result.test, result.round, Some(result.ms), status)
+    });
+    let mut cases: Vec<_> = own.chain(results).collect();
+    let rounds = (1..=args.repeat).flat_map(|round| iter::repeat(round).zip(tests));
+    for (round, test) in rounds.skip(report.tests.len()) {
+        let running = report.interrupted_test.as_deref() == Some(test);
+        let first = cases
+            .last()
+            .is_none_or(|case| case.status != Status::NotRun);
+        cases.push(case(
+            test,
+            round,
+            None,
+            if running && first && !report.interrupted {
+                Status::Failed {
+                    kind: Kind::Lost,
+                    output: trouble.clone(),
+                }
+            } else {
+                Status::NotRun
+            },
+        ));
+    }
+    let mut facts = vec![
+        ("profile", subject.profile.to_string()),
+        (
+            "kernel",
+            report
+                .uname
+                .clone()
+                .unwrap_or_else(|| "did not say".to_owned()),
+        ),
+        (
+            "image",
+            format!(
+                "{}, SHA-256 {}",
+                subject.bzimage.display(),
+                &subject.sha256[..16]
+            ),
+        ),
+        (
+            "guest",
+            format!(
+                "{}, {} CPUs, {} MiB",
+                report.accel.name(),
+                report.smp,
+                report.mem_mib
+            ),
+        ),
+    ];
+    if args.repeat > 1 {
+        facts.push(("rounds", args.repeat.to_string()));
+    }
+    facts.push(("files", report.directory.display().to_string()));
+    let facts = facts.into_iter();
+    Sheet {
+        title: format!("Tests on {}", subject.profile),
+        name: subject.profile.to_string(),
+        verdict: report.verdict,
+        interrupted: report.interrupted,
+        began: report.began,
+        seconds: report.seconds,
+        facts: facts
+            .map(|(name, value)| (name.to_owned(), value))
+            .chain(sheet::common_facts())
+            .collect(),
+        cases,
+        complaints: report::complaints(run),
+        trouble,
+        command: report.command.clone(),
+    }
+}
+
+/// What a result says, and what the kernel said meanwhile.
+fn status(outcome: Outcome, output: &str, complaints: &str) -> Status {
+    let failed = |kind| Status::Failed {
+        kind,
+        output: sheet::end_of(&format!("{complaints}{output}")),
+    };
+    match outcome {
+        Outcome::Failed => failed(Kind::Failed),
+        Outcome::Timeout => failed(Kind::TimeOut),
+        Outcome::Passed if !complaints.is_empty() => failed(Kind::Complaint),
+        Outcome::Passed => Status::Passed,
+        Outcome::Skipped => Status::Skipped {
+            why: skip_reason(output).unwrap_or(NO_REASON).to_owned(),
+        },
+    }
 }
 
 /// The tests that failed, each once, in the order in which they ran.
@@ -899,7 +1093,7 @@ fn table(report: &Report, names: &[&str]) -> String {
         let results: Vec<_> = report
             .tests
             .iter()
-            .filter(|test| test.test == *name)
+            .filter(|test| test.test == *name && test.outcome != Outcome::Skipped)
             .collect();
         let bad = results
             .iter()
@@ -966,9 +1160,154 @@ fn show(args: &Args) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log_rules::Scanner;
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn subject_of(args: &Args) -> Subject {
+        Subject {
+            profile: args.profile[0].clone(),
+            bzimage: "/build/bzImage".into(),
+            sha256: "0123456789abcdef-not-shown".to_owned(),
+            config: String::new(),
+            given: false,
+            kunit: kunit::Expected::default(),
+        }
+    }
+
+    /// Two rounds of `f1::a`, `f1::b` and `f2::c`: `b` fails in the first, the kernel complains of
+    /// `a` in the second, and is lost in `b`.
+    fn lost(rules: &Rules) -> Run<'_> {
+        let mut session = Session::default();
+        let log = "Linux version 7.3.4\nsqe-group: begin\nsqe-group: run f1::a\n\
+                   sqe-group: run f1::b\nsqe-group: run f2::c\nsqe-group: run f1::a\n\
+                   WARNING: here\nsqe-group: run f1::b\n";
+        session
+            .push(Message::Begin {
+                version: VERSION,
+                kernel: "Linux 7.3.4".to_owned(),
+                cpus: 2,
+                groups: true,
+                tests: 6,
+            })
+            .unwrap();
+        for (round, test, result) in [
+            (1, "f1::a", Some(Outcome::Passed)),
+            (1, "f1::b", Some(Outcome::Failed)),
+            (1, "f2::c", Some(Outcome::Skipped)),
+            (2, "f1::a", Some(Outcome::Passed)),
+            (2, "f1::b", None),
+        ] {
+            let test = test.to_owned();
+            let start = Message::Start {
+                test: test.clone(),
+                round,
+            };
+            session.push(start).unwrap();
+            if let Some(outcome) = result {
+                let output = "skip: no null_blk\n".to_owned();
+                let result = Message::Result {
+                    test,
+                    outcome,
+                    ms: 3,
+                    output,
+                };
+                session.push(result).unwrap();
+            }
+        }
+        let mut scanner = Scanner::new(rules);
+        scanner.push(log.as_bytes());
+        scanner.finish();
+        Run {
+            accel: Accel::Tcg,
+            session,
+            fault: None,
+            scanner,
+            status: None,
+            timed_out: Some("waited 9 s for a message".to_owned()),
+            interrupted: false,
+            elapsed: Duration::from_secs(60),
+            stderr: String::new(),
+        }
+    }
+
+    #[test]
+    fn reports_tell_each_round_of_each_test() {
+        use clap::Parser as _;
+
+        let args = Line::parse_from(["", "--repeat", "2", "--kernel", "/build/bzImage"]).args;
+        let subject = subject_of(&args);
+        let rules = Rules::parse(include_str!("../../../ci/log-rules.toml")).unwrap();
+        let mut run = lost(&rules);
+        let all = names(&["f1::a", "f1::b", "f2::c"]);
+        let kunit = vec![kunit::TestResult {
+            test: "kunit::s::c5_x".to_owned(),
+            outcome: Outcome::Failed,
+            output: "EXPECTATION FAILED\n".to_owned(),
+        }];
+        let dir = Path::new("/run");
+        let mut report = summarize(&args, &subject, &run, kunit, 6, 1024, dir);
+        assert_eq!(
+            (report.passed, report.failed, report.skipped, report.not_run),
+            (1, 4, 1, 1)
+        );
+        let sheet = filled_in(&args, &subject, &run, &report, &all);
+        let told: Vec<_> = sheet
+            .cases
+            .iter()
+            .map(|case| {
+                let status = match &case.status {
+                    Status::Failed { kind, .. } => kind.words(),
+                    Status::Passed => "passed",
+                    Status::Skipped { why } => why,
+                    Status::NotRun => "not run",
+                };
+                (case.round, case.name.as_str(), status)
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (1, "kunit::s::c5_x", "failed"),
+                (1, "f1::a", "passed"),
+                (1, "f1::b", "failed"),
+                (1, "f2::c", "no null_blk"),
+                (2, "f1::a", "the kernel complained"),
+                (2, "f1::b", "never ended"),
+                (2, "f2::c", "not run"),
+            ]
+        );
+        assert!(sheet.trouble.contains("waited 9 s") && !sheet.trouble.contains("WARNING"));
+        assert_eq!(sheet.complaints.len(), 1);
+        let failures = sheet.failures();
+        let of_b = failures.iter().find(|failure| failure.name == "f1::b");
+        assert_eq!(of_b.unwrap().often().unwrap(), "failed 2 of 2 times");
+        let command = failures[0].first.command.as_ref().unwrap();
+        assert!(command.contains("--exact") && command.contains("--filter kunit::s::c5_x"));
+        let shown = |words: &str| sheet.facts.iter().any(|(_, value)| value.contains(words));
+        for words in [
+            "0123456789abcdef",
+            "Linux 7.3.4",
+            "tcg, 2 CPUs, 1024 MiB",
+            "/run",
+        ] {
+            assert!(shown(words), "{words}: {:?}", sheet.facts);
+        }
+        assert!(!shown("not-shown"));
+
+        // Nobody knows what would have become of the test that was running.
+        run.interrupted = true;
+        report.interrupted = true;
+        let sheet = filled_in(&args, &subject, &run, &report, &all);
+        assert_eq!(sheet.cases[5].status, Status::NotRun);
     }
 
     #[test]
@@ -1067,12 +1406,6 @@ mod tests {
     fn a_reproduction_is_a_command_that_is_understood() {
         use clap::Parser as _;
 
-        #[derive(clap::Parser)]
-        struct Line {
-            #[command(flatten)]
-            args: Args,
-        }
-
         let line = [
             "",
             "--kdir",
@@ -1099,13 +1432,7 @@ mod tests {
             "base",
         ];
         let args = Line::parse_from(line).args;
-        let subject = Subject {
-            profile: args.profile[0].clone(),
-            bzimage: "/build/bzImage".into(),
-            config: String::new(),
-            given: false,
-            kunit: kunit::Expected::default(),
-        };
+        let subject = subject_of(&args);
         for (test, filter, exact) in [
             (Some("f1::a"), names(&["f1::a"]), true),
             (None, args.filter.clone(), false),

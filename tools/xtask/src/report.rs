@@ -13,6 +13,7 @@ use crate::{
     kunit,
     log_rules::{Finding, Means, Scanner},
     qemu::{Run, CONSOLE, RESULTS, STDERR},
+    sheet::Complaint,
     verdict::{Channel, Evidence, Exit, Log, Results, Verdict},
 };
 
@@ -106,14 +107,41 @@ pub(crate) fn headline(finding: &Finding) -> String {
 /// tests say it themselves.
 pub(crate) fn causes(run: &Run<'_>, evidence: Evidence, dir: &Path) -> String {
     let mut text = String::new();
+    for finding in run.scanner.findings() {
+        text += &headline(finding);
+        text.push('\n');
+        text += &indented(run.scanner.around(finding));
+        text.push('\n');
+    }
+    text += &trouble(run, evidence);
+    if !text.is_empty() {
+        let _ = writeln!(
+            text,
+            "all of it: {0}/{CONSOLE}, {0}/{RESULTS}, {0}/{STDERR}",
+            dir.display()
+        );
+    }
+    text
+}
+
+/// What the kernel complained of.
+pub(crate) fn complaints(run: &Run<'_>) -> Vec<Complaint> {
+    let complaints = run.scanner.findings().iter().map(|finding| Complaint {
+        rule: finding.rule.clone(),
+        test: finding.test.clone(),
+        headline: headline(finding),
+        log: run.scanner.around(finding).join("\n"),
+    });
+    complaints.collect()
+}
+
+/// The causes that are no single complaint of the kernel, in whole lines.
+pub(crate) fn trouble(run: &Run<'_>, evidence: Evidence) -> String {
+    let mut text = String::new();
     let mut say = |line: &str| {
         text += line;
         text.push('\n');
     };
-    for finding in run.scanner.findings() {
-        say(&headline(finding));
-        say(&indented(run.scanner.around(finding)));
-    }
     let groups = Scanner::by_group(run.scanner.findings());
     if groups.len() > 1 {
         let counts: Vec<_> = groups
@@ -177,13 +205,6 @@ pub(crate) fn causes(run: &Run<'_>, evidence: Evidence, dir: &Path) -> String {
             _ => {}
         },
         Verdict::Passed | Verdict::Failed | Verdict::Splat => {}
-    }
-    if !text.is_empty() {
-        let _ = writeln!(
-            text,
-            "all of it: {0}/{CONSOLE}, {0}/{RESULTS}, {0}/{STDERR}",
-            dir.display()
-        );
     }
     text
 }

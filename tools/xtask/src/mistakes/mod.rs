@@ -12,7 +12,7 @@
 pub(crate) mod list;
 pub(crate) mod workshop;
 
-use std::{fmt::Write as _, fs, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::{ensure, Context as _, Result};
 use serde::Serialize;
@@ -29,7 +29,9 @@ use crate::{
     interrupt, kvm, paths,
     progress::{self, say},
     qemu, qemu_test, report,
+    run_dir::RunDir,
     series::{edited, Base, Patched, Series},
+    sheet::{self, files, junit, Case, Kind, Sheet, Status},
     verdict::Verdict,
 };
 
@@ -62,6 +64,9 @@ pub(crate) struct Args {
     /// Write the results into this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the results into this file, as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
 }
 
 /// What came of one mistake.
@@ -153,6 +158,7 @@ fn check(source: &Source, mistakes: &[Mistake]) -> Result<ExitCode> {
 }
 
 fn execute(args: &Args) -> Result<ExitCode> {
+    files::check([&args.json, &args.junit])?;
     qemu::check()?;
     let mistakes = list::select(list::load()?, &args.only)?;
     let built = guest::build(&[Program::Init, Program::Tests])?;
@@ -167,6 +173,8 @@ fn execute(args: &Args) -> Result<ExitCode> {
     let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
     let mut workshop = Workshop::open(&args.source)?;
     let mut outcomes = Vec::new();
+    let began = sheet::now();
+    let mut written = Ok(());
     if control(args, &guard, &mut workshop, &built, &chosen)? && !guard.requested() {
         for (mistake, tests) in mistakes.iter().zip(&chosen) {
             let place = format!("{} of {}", outcomes.len() + 1, mistakes.len());
@@ -184,7 +192,7 @@ fn execute(args: &Args) -> Result<ExitCode> {
             );
             outcomes.push(outcome);
             // Each time, so that an interrupted run leaves what it has found out.
-            save(args, &outcomes, mistakes.len())?;
+            written = save(args, &outcomes, &mistakes, began);
         }
     }
     let interrupted = outcomes.len() < mistakes.len();
@@ -198,15 +206,60 @@ fn execute(args: &Args) -> Result<ExitCode> {
         u32::try_from(failed)?,
         u32::try_from(skipped)?,
     ));
+    let whole = of_all(&outcomes, &mistakes, began);
+    whole.publish(&RunDir::create("mistakes")?);
+    let verdict = files::ends_with(whole.verdict, written, "as the table says");
     Ok(if interrupted {
         interrupt::STATUS.into()
-    } else if failed == 0 {
-        ExitCode::SUCCESS
-    } else if outcomes.iter().any(|outcome| outcome.error.is_some()) {
-        Verdict::Infrastructure.into()
     } else {
-        ExitCode::FAILURE
+        verdict.into()
     })
+}
+
+/// What came of all of them, as reports tell it. A mistake that was found has passed.
+fn of_all(outcomes: &[Outcome], mistakes: &[Mistake], began: i64) -> Sheet {
+    let case = |mistake: &Mistake, outcome: Option<&Outcome>| Case {
+        name: format!("mistakes::{}", mistake.name),
+        round: 1,
+        ms: outcome.map(|outcome| (outcome.run_seconds * 1000.0) as u64),
+        status: match outcome {
+            None => Status::NotRun,
+            Some(Outcome {
+                error: Some(error), ..
+            }) => Status::Failed {
+                kind: Kind::Untried,
+                output: error.clone(),
+            },
+            Some(Outcome { found: true, .. }) => Status::Passed,
+            Some(outcome) => Status::Failed {
+                kind: Kind::Failed,
+                output: format!("not found: {}\n{}", how(outcome), outcome.what),
+            },
+        },
+        command: Some(sheet::invocation_for("--only", &mistake.name)),
+    };
+    let cases = mistakes.iter().enumerate();
+    Sheet {
+        title: "Mistakes that the tests find".to_owned(),
+        name: "mistakes".to_owned(),
+        verdict: if outcomes.iter().all(|outcome| outcome.found) {
+            Verdict::Passed
+        } else if outcomes.iter().any(|outcome| outcome.error.is_some()) {
+            Verdict::Infrastructure
+        } else {
+            Verdict::Failed
+        },
+        interrupted: outcomes.len() < mistakes.len(),
+        began,
+        seconds: (sheet::now() - began) as f64,
+        facts: sheet::common_facts(),
+        cases: cases
+            .map(|(nth, mistake)| case(mistake, outcomes.get(nth)))
+            .collect(),
+        complaints: Vec::new(),
+        trouble: String::new(),
+        command: sheet::invocation(),
+    }
 }
 
 /// What fails without a mistake shows nothing when it fails with one. Returns false if
@@ -258,6 +311,7 @@ fn boot(args: &Args, bzimage: PathBuf) -> qemu_test::Args {
         seed: None,
         kernel: Some(bzimage),
         json: None,
+        junit: None,
         show_command: false,
         timeout_scale: 1.0,
     }
@@ -330,19 +384,24 @@ fn count(outcomes: &[Outcome], all: usize) -> (usize, usize, usize) {
     (found, outcomes.len() - found, all - outcomes.len())
 }
 
-fn save(args: &Args, outcomes: &[Outcome], all: usize) -> Result<()> {
-    let Some(path) = &args.json else {
-        return Ok(());
-    };
-    let (passed, failed, skipped) = count(outcomes, all);
-    let json = serde_json::to_vec_pretty(&Results {
-        passed,
-        failed,
-        skipped,
-        mistakes: outcomes,
-    })
-    .context("cannot encode the results")?;
-    fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+/// Writes what was asked for. One that cannot be written does not keep the other from it.
+fn save(args: &Args, outcomes: &[Outcome], mistakes: &[Mistake], began: i64) -> Result<()> {
+    let json = args.json.as_ref().map_or(Ok(()), |path| {
+        let (passed, failed, skipped) = count(outcomes, mistakes.len());
+        let json = serde_json::to_vec_pretty(&Results {
+            passed,
+            failed,
+            skipped,
+            mistakes: outcomes,
+        })
+        .context("cannot encode the results")?;
+        files::write(path, &json)
+    });
+    let junit = args.junit.as_ref().map_or(Ok(()), |path| {
+        let whole = of_all(outcomes, mistakes, began);
+        files::write(path, &junit::document("cargo xtask mistakes", &[&whole])?)
+    });
+    json.and(junit)
 }
 
 /// Which tests failed, with their modes and cases left out.
