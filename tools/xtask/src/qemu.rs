@@ -44,7 +44,11 @@ const GRACE: Duration = Duration::from_secs(3);
 /// `panic=-1` and QEMU's `-no-reboot` make the end of a panic the end of QEMU.
 /// Without `printk.devkmsg=on` init's marks fall under a rate limit. The poll queues
 /// are for tests of IOPOLL. Nothing here needs to be safe from the guest's programs.
-const CMDLINE: &str = "console=ttyS0 panic=-1 oops=panic printk.devkmsg=on nokaslr mitigations=off virtio_blk.poll_queues=1 null_blk.poll_queues=1";
+///
+/// `no_timer_check` and `watchdog_thresh=60` (seconds) are for hosts that have a lot else to
+/// do: when they give a processor of the guest no time, the kernel's check of its timer
+/// panics at boot, and 20 seconds later its watchdog sees a lockup.
+const CMDLINE: &str = "console=ttyS0 panic=-1 oops=panic printk.devkmsg=on nokaslr mitigations=off no_timer_check watchdog_thresh=60 virtio_blk.poll_queues=1 null_blk.poll_queues=1";
 
 /// What the kernel is told besides where time is counted in instructions: not to
 /// doubt the time stamp counter, which is what does the counting.
@@ -560,7 +564,7 @@ mod tests {
             "qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 \
              -nodefaults -no-user-config -display none -no-reboot \
              -kernel /build/bzImage -initrd /run/initramfs.cpio \
-             -append 'console=ttyS0 panic=-1 oops=panic printk.devkmsg=on nokaslr mitigations=off virtio_blk.poll_queues=1 null_blk.poll_queues=1' \
+             -append 'console=ttyS0 panic=-1 oops=panic printk.devkmsg=on nokaslr mitigations=off no_timer_check watchdog_thresh=60 virtio_blk.poll_queues=1 null_blk.poll_queues=1' \
              -chardev file,id=console,path=/run/console.log -serial chardev:console \
              -chardev file,id=results,path=/run/results.jsonl -device virtio-serial-pci \
              -device virtserialport,chardev=results,name=sqe-group.results"
