@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Copies a file to several others, with a group for each block: the read leads, the
- * writes are members. One group is linked to an fsync of each destination.
+ * writes are members. In the last group a nop leads, and each copy is synced by a member.
  *
  *	cc -o group-cp group-cp.c -luring
  *	./group-cp FROM TO...

@@ -136,6 +136,7 @@ mod fuzz;
 mod interface;
 mod issue;
 mod leaks;
+mod liburing;
 mod multishot;
 mod observe;
 mod overflow;

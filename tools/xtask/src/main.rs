@@ -12,6 +12,7 @@ mod demo;
 mod disk;
 mod docs;
 mod doctor;
+mod example;
 mod fetch;
 mod fuzz;
 mod guest;

@@ -21,7 +21,7 @@ use regex::Regex;
 use serde::Serialize;
 
 use crate::{
-    build, cache, disk,
+    build, cache, disk, example,
     guest::{self, Built, Program},
     interrupt, ktap, kunit,
     kvm::{self, Accel},
@@ -512,6 +512,7 @@ fn execute(args: &Args) -> Result<ExitCode> {
     }
     let built = guest::build(&[Program::Init, Program::Tests])?;
     let selftest = selftest::build(args.kernel.is_none() && args.options.kdir.is_none())?;
+    let example = example::build()?;
     let mut all = guest::list_tests(&built)?;
     all.extend(selftest.iter().flat_map(|selftest| selftest.tests.clone()));
     let selection = Selection::new(&all, &args.filter, args.exact)?;
@@ -528,6 +529,7 @@ fn execute(args: &Args) -> Result<ExitCode> {
             &Programs {
                 built: &built,
                 selftest: selftest.as_ref(),
+                example: example.as_deref(),
             },
             &selection.tests,
             |results| selection.of_kunit(results),
@@ -632,6 +634,7 @@ pub(crate) fn judge(args: &Args, built: &[Built], tests: &[String]) -> Result<Re
         &Programs {
             built,
             selftest: None,
+            example: None,
         },
         tests,
         |_| Vec::new(),
@@ -660,6 +663,7 @@ fn groups(profile: &Profile) -> Groups {
 struct Programs<'a> {
     built: &'a [Built],
     selftest: Option<&'a Selftest>,
+    example: Option<&'a Path>,
 }
 
 /// The tests by the program that has them.
@@ -698,10 +702,15 @@ fn run_one(
     let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
     let image = dir.join(DISK);
     disk::make(&image, DISK_SIZE, None)?;
-    let Programs { built, selftest } = programs;
+    let Programs {
+        built,
+        selftest,
+        example,
+    } = programs;
     let extra: Vec<_> = selftest
         .iter()
         .map(|selftest| (selftest::PATH, selftest.file.as_path()))
+        .chain(example.map(|file| (example::PATH, file)))
         .collect();
     guest::pack(
         &dir,

@@ -42,6 +42,21 @@ use crate::{
     verdict::Verdict,
 };
 
+/// What programs are compiled and linked with.
+#[derive(Clone, Debug)]
+pub(crate) struct Library {
+    /// Where headers are.
+    pub(crate) includes: Vec<PathBuf>,
+    /// The static library.
+    pub(crate) archive: PathBuf,
+}
+
+/// liburing itself, if it was built here before.
+pub(crate) fn library() -> Result<Option<Library>> {
+    let Record { source, .. } = Record::load()?;
+    suite::library(&source)
+}
+
 /// The profile of both kernels.
 const PROFILE: &str = "liburing";
 

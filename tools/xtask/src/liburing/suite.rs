@@ -12,7 +12,7 @@ use std::{
 use anyhow::{ensure, Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::record::Source;
+use super::{record::Source, Library};
 use crate::{
     apt, build,
     cache::{self, Cache, Lock, Parts, GIB},
@@ -24,6 +24,9 @@ use crate::{
 
 /// Room for the programs, twice, and for a disk with them, in bytes.
 const SPACE: u64 = GIB;
+
+/// Where the version on record is built, below `liburing/` in the cache.
+const BUILD: &str = "build";
 
 /// How a program's file ends.
 const SUFFIX: &str = ".t";
@@ -77,7 +80,7 @@ pub(super) fn ensure(
                 let key = cache::sha256(dir.as_os_str().as_bytes());
                 (dir, format!("build-{}", &key[..12]))
             }
-            None => (unpacked(&cache, &lock, source)?, "build".to_owned()),
+            None => (unpacked(&cache, &lock, source)?, BUILD.to_owned()),
         };
         built(
             &cache,
@@ -91,6 +94,22 @@ pub(super) fn ensure(
         )
     };
     get().map_err(cache::explain)
+}
+
+/// What is left of a build besides its tests, if there was one.
+pub(super) fn library(source: &Source) -> Result<Option<Library>> {
+    let cache = Cache::open()?;
+    let dir = cache.root().join("liburing");
+    let build = dir.join(BUILD);
+    let archive = build.join("src/liburing.a");
+    // What was configured comes before what was released.
+    let includes = vec![
+        build.join("src/include"),
+        dir.join(format!("liburing-{}/src/include", source.version)),
+        build.join("include"),
+    ];
+    let there = archive.exists() && includes.iter().all(|include| include.exists());
+    Ok(there.then_some(Library { includes, archive }))
 }
 
 /// A tree of the user's, by its one name.
