@@ -94,7 +94,7 @@ pub(super) fn apply_noting(
         }
     }
     let mut notes = Vec::new();
-    for patch in &series.patches {
+    for (index, patch) in series.patches.iter().enumerate() {
         for path in &patch.adds {
             ensure!(
                 original(path)?.is_none(),
@@ -103,40 +103,36 @@ pub(super) fn apply_noting(
                 path.display()
             );
         }
-        notes.extend(one(series, patch, dir.path())?);
+        notes.extend(one(series, index, dir.path())?);
     }
+    let added = series.added();
     let mut files = Files::new();
-    for path in touched.into_iter().chain(series.added()) {
+    for path in touched.into_iter().chain(added.iter().cloned()) {
         let content = fs::read(dir.path().join(&path))
             .with_context(|| format!("cannot read {} after the series", path.display()))?;
+        // A hunk that fits in two places can be undone in one and apply in the other.
+        ensure!(
+            !added.contains(&path) || content == series.content(&path)?,
+            "the hunks for {} fit in more than one place: run `cargo xtask series refresh`",
+            path.display()
+        );
         files.insert(path, content);
     }
     Ok((files, notes))
 }
 
-/// Applies one patch in a directory that has the files that it changes.
-pub(super) fn one(series: &Series, patch: &Patch, dir: &Path) -> Result<Vec<String>> {
+/// Applies the patch at `index` in a directory that has the files that it changes.
+pub(super) fn one(series: &Series, index: usize, dir: &Path) -> Result<Vec<String>> {
+    let patch = &series.patches[index];
+    let so_far = series.first(index + 1);
     for path in &patch.adds {
-        cache::write_whole(&dir.join(path), &series.content(path)?)?;
+        cache::write_whole(&dir.join(path), &so_far.content(path)?)?;
     }
     if patch.diff.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let mut file = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
-    std::io::Write::write_all(&mut file, patch.diff.as_bytes())
-        .context("cannot write a temporary file")?;
-    let mut output = String::new();
-    let status = run::lines(
-        isolated_git(dir)
-            .args(["apply", "--verbose", "--whitespace=nowarn", "-p1"])
-            .arg(file.path()),
-        |line| {
-            output.push_str(line);
-            output.push('\n');
-            Ok(())
-        },
-    )?;
-    if status.success() {
+    let (fits, output) = git_apply(dir, patch, &[])?;
+    if fits {
         return Ok(output
             .lines()
             .filter(|line| line.contains("(offset"))
@@ -147,6 +143,87 @@ pub(super) fn one(series: &Series, patch: &Patch, dir: &Path) -> Result<Vec<Stri
         Some(misfit) => Err(misfit.into()),
         None => bail!("kernel/patches/{} does not apply:\n{output}", patch.name),
     }
+}
+
+/// Runs `git apply`, and returns whether the hunks fit and what it said.
+fn git_apply(dir: &Path, patch: &Patch, options: &[&str]) -> Result<(bool, String)> {
+    let mut file = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
+    std::io::Write::write_all(&mut file, patch.diff.as_bytes())
+        .context("cannot write a temporary file")?;
+    let mut output = String::new();
+    let status = run::lines(
+        isolated_git(dir)
+            .args(["apply", "--verbose", "--whitespace=nowarn", "-p1"])
+            .args(options)
+            .arg(file.path()),
+        |line| {
+            output.push_str(line);
+            output.push('\n');
+            Ok(())
+        },
+    )?;
+    Ok((status.success(), output))
+}
+
+/// A new file was edited in lines that a later patch than the one that adds it has
+/// hunks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Edited {
+    /// The later patch's file name.
+    pub(super) patch: String,
+    /// The file in the kernel tree.
+    pub(super) file: PathBuf,
+}
+
+impl fmt::Display for Edited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { patch, file } = self;
+        write!(
+            f,
+            "{} was edited where kernel/patches/{patch} changes it: run `cargo xtask series refresh`, \
+             which gives the edit to that patch",
+            file.display()
+        )
+    }
+}
+
+impl error::Error for Edited {}
+
+/// What a new file was before `patches` changed it.
+///
+/// # Errors
+///
+/// [`Edited`] if a hunk isn't in there.
+pub(super) fn undo(patches: &[Patch], path: &Path, content: Vec<u8>) -> Result<Vec<u8>> {
+    let mut changing = Vec::new();
+    for patch in patches {
+        if patch.touches()?.iter().any(|touched| touched == path) {
+            changing.push(patch);
+        }
+    }
+    if changing.is_empty() {
+        return Ok(content);
+    }
+    let dir = tempfile::tempdir().context("cannot create a temporary directory")?;
+    let place = dir.path().join(path);
+    cache::write_whole(&place, &content)?;
+    let only = format!("--include={}", path.display());
+    for patch in changing.into_iter().rev() {
+        let (fits, output) = git_apply(dir.path(), patch, &["--reverse", &only])?;
+        if !fits {
+            ensure!(
+                output.contains("error: patch failed"),
+                "kernel/patches/{} cannot be undone:\n{output}",
+                patch.name
+            );
+            return Err(Edited {
+                patch: patch.name.clone(),
+                file: path.to_owned(),
+            }
+            .into());
+        }
+    }
+    fs::read(&place).with_context(|| format!("cannot read {}", place.display()))
 }
 
 /// What git's complaint means.

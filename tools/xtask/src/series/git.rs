@@ -24,8 +24,9 @@ pub(super) const BASE_TAG: &str = "sqe-group-base";
 /// What git knows of a tree laid out by `series tree`. A commit of all 100,000
 /// files takes a minute and a gigabyte; these are the ones a patch of the series
 /// may come to touch. Edits elsewhere are found by date and refused.
-const TRACKED: [&str; 15] = [
+const TRACKED: [&str; 16] = [
     IGNORE,
+    "Documentation/core-api",
     "Documentation/userspace-api",
     "Kconfig",
     "MAINTAINERS",
@@ -209,8 +210,8 @@ fn lay_out(series: &Series, dir: &Path, tracked: &[PathBuf]) -> Result<()> {
     }
     commit(dir, "The tree before the series\n")?;
     run::output(git(dir).args(["tag", BASE_TAG]))?;
-    for patch in &series.patches {
-        apply::one(series, patch, dir)?;
+    for (index, patch) in series.patches.iter().enumerate() {
+        apply::one(series, index, dir)?;
         run::output(
             git(dir)
                 .args(["add", "--force", "--"])
@@ -371,6 +372,8 @@ fn read_commits(dir: &Path, base: &str) -> Result<Taken> {
     let in_base: BTreeSet<&str> = in_base.split('\0').collect();
 
     let mut patches: Vec<Patch> = Vec::new();
+    // Of the new files, those that more than one commit is about.
+    let mut later: BTreeSet<PathBuf> = BTreeSet::new();
     for commit in of(&["rev-list", "--reverse", &range])?.lines() {
         let subject = of(&["log", "-1", "--format=%s", commit])?.trim().to_owned();
         let body = of(&["log", "-1", "--format=%b", commit])?.trim().to_owned();
@@ -389,22 +392,20 @@ fn read_commits(dir: &Path, base: &str) -> Result<Taken> {
         ])?;
         let mut fields = changes.split('\0');
         while let (Some(status), Some(path)) = (fields.next(), fields.next()) {
+            let changed = later.contains(Path::new(path));
             let owner = patches
                 .iter_mut()
                 .find(|patch| patch.adds.iter().any(|add| add == Path::new(path)));
             match (status, in_base.contains(path), owner) {
                 ("M", true, _) => touches.push(path.to_owned()),
                 ("A", false, None) => adds.push(PathBuf::from(path)),
-                ("M", false, Some(owner)) => {
-                    say(
-                        "Note",
-                        format!(
-                            "{what} changes {path}, which stays with `{}`",
-                            owner.subject
-                        ),
-                    );
+                ("M", false, Some(_)) => {
+                    later.insert(PathBuf::from(path));
+                    touches.push(path.to_owned());
                 }
-                ("D", false, Some(owner)) => owner.adds.retain(|add| add != Path::new(path)),
+                ("D", false, Some(owner)) if !changed => {
+                    owner.adds.retain(|add| add != Path::new(path));
+                }
                 _ => bail!("{what}: the series cannot express what it does to {path} ({status})"),
             }
         }
@@ -433,8 +434,7 @@ fn read_commits(dir: &Path, base: &str) -> Result<Taken> {
         };
         ensure!(
             !adds.is_empty() || !diff.is_empty(),
-            "{what} changes nothing but files that an earlier one adds: squash it into that one \
-             (`git rebase -i {base}`)"
+            "{what} leaves nothing of its own: squash it into an earlier one (`git rebase -i {base}`)"
         );
         patches.push(Patch {
             name,
@@ -449,8 +449,8 @@ fn read_commits(dir: &Path, base: &str) -> Result<Taken> {
         .iter()
         .flat_map(|patch| patch.adds.iter().cloned())
         .collect();
-    // Edits of new files that are not committed yet have one place to go to; the
-    // others would need to know their commit.
+    // Edits that are not committed yet have one place to go to in a new file that one
+    // commit is about; the others would need to know their commit.
     let status = of(&[
         "status",
         "--porcelain",
@@ -461,7 +461,9 @@ fn read_commits(dir: &Path, base: &str) -> Result<Taken> {
     for entry in status.split('\0').filter(|entry| !entry.is_empty()) {
         let (state, path) = entry.split_at(3);
         ensure!(
-            added.contains(Path::new(path)) && !state.contains('D'),
+            added.contains(Path::new(path))
+                && !later.contains(Path::new(path))
+                && !state.contains('D'),
             "{path} is edited or new in {} and not committed: commit it (`git commit --fixup`, `git rebase \
              -i --autosquash {base}`)",
             dir.display()
@@ -587,13 +589,78 @@ mod tests {
         assert!(error.contains("io_uring/a.c is edited"), "{error}");
     }
 
+    /// As [`World::new`], and a third patch changes what the second adds.
+    fn in_steps() -> World {
+        let world = World::new();
+        write(
+            &world.kernel.join("io_uring/group/state.rs"),
+            "one\ntwo\nthree\nfour\nfive\nsix\nseven\nlast\n",
+        );
+        write(
+            &world.kernel.join("patches/0003-io_uring-third.patch"),
+            "Subject: io_uring: third\n\nBecause.\n\n---\n--- a/io_uring/group/state.rs\n\
+             +++ b/io_uring/group/state.rs\n@@ -5,3 +5,4 @@ four\n five\n six\n seven\n+last\n",
+        );
+        world.series().account().unwrap();
+        world
+    }
+
     #[test]
-    fn a_commit_that_belongs_into_an_earlier_one_is_refused() {
+    fn a_file_that_comes_in_steps_goes_there_and_back() {
+        let world = in_steps();
+        let before = contents(&world.kernel);
+        let repository = small(&world.series(), &world.tree).unwrap();
+        let at = |commit: &str| {
+            let path = format!("{commit}:io_uring/group/state.rs");
+            run::output(git(repository.path()).args(["show", &path])).unwrap()
+        };
+        assert!(!at("HEAD^").contains("last"));
+        assert!(at("HEAD").ends_with("seven\nlast\n"));
+        take_back(&world.kernel, repository.path(), BASE_TAG).unwrap();
+        assert_eq!(contents(&world.kernel), before);
+    }
+
+    #[test]
+    fn an_edit_of_a_commit_in_the_middle_comes_back() {
+        let world = in_steps();
+        let repository = small(&world.series(), &world.tree).unwrap();
+        sh(
+            repository.path(),
+            "sed -i -e s/one/ONE/ io_uring/group/state.rs; sed -i s/NINE/nein/ io_uring/a.c
+             git commit -qa --fixup HEAD^
+             GIT_SEQUENCE_EDITOR=true git rebase -q -i --autosquash sqe-group-base",
+        );
+        let third = world.series().patches[2].clone();
+        take_back(&world.kernel, repository.path(), BASE_TAG).unwrap();
+        let series = world.series();
+        series.account().unwrap();
+        let state = Path::new("io_uring/group/state.rs");
+        let text = |content: Vec<u8>| String::from_utf8(content).unwrap();
+        assert!(text(series.first(2).content(state).unwrap()).ends_with("seven\n"));
+        let last = text(series.content(state).unwrap());
+        assert!(last.starts_with("ONE\n") && last.ends_with("seven\nlast\n"));
+        assert!(series.patches[1].diff.contains("+nein"));
+        assert_eq!(series.patches[2], third);
+    }
+
+    #[test]
+    fn an_edit_of_a_file_that_comes_in_steps_needs_a_commit() {
+        let world = in_steps();
+        let repository = small(&world.series(), &world.tree).unwrap();
+        write(&repository.path().join("io_uring/group/state.rs"), "x\n");
+        let error = take_back(&world.kernel, repository.path(), BASE_TAG)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("autosquash"), "{error}");
+    }
+
+    #[test]
+    fn a_commit_that_is_left_empty_is_refused() {
         let world = World::new();
         let repository = small(&world.series(), &world.tree).unwrap();
         sh(
             repository.path(),
-            "echo more >> io_uring/group/state.rs; git commit -qam 'io_uring: fix'",
+            "git rm -q io_uring/group/state.rs; git commit -qm 'io_uring: not that one'",
         );
         let before = contents(&world.kernel);
         let error = take_back(&world.kernel, repository.path(), BASE_TAG)

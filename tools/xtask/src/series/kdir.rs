@@ -283,6 +283,7 @@ pub(super) fn remove(cache: &Cache, lock: &Lock, dir: &Path) -> Result<()> {
     let nothing = Series {
         kernel: PathBuf::new(),
         patches: Vec::new(),
+        later: Vec::new(),
     };
     let count = apply(cache, lock, &nothing, dir, "")?;
     say(

@@ -131,6 +131,9 @@ pub(crate) struct Series {
     kernel: PathBuf,
     /// In the order in which they apply.
     patches: Vec<Patch>,
+    /// Those behind, where this is the beginning of a series: the files in `kernel/`
+    /// have their hunks as well.
+    later: Vec<Patch>,
 }
 
 /// What stands in `kernel/` and is not for the kernel tree.
@@ -167,7 +170,18 @@ impl Series {
         Ok(Self {
             kernel: kernel.to_owned(),
             patches,
+            later: Vec::new(),
         })
+    }
+
+    /// The series as it is with its first `count` patches.
+    fn first(&self, count: usize) -> Self {
+        let (patches, rest) = self.patches.split_at(count.min(self.patches.len()));
+        Self {
+            kernel: self.kernel.clone(),
+            patches: patches.to_vec(),
+            later: rest.iter().chain(&self.later).cloned().collect(),
+        }
     }
 
     /// The files that the kernel has and the series changes.
@@ -176,6 +190,8 @@ impl Series {
         for patch in &self.patches {
             touched.extend(patch.touches()?);
         }
+        let added = self.added();
+        touched.retain(|path| !added.contains(path));
         Ok(touched)
     }
 
@@ -192,15 +208,16 @@ impl Series {
         place(&self.kernel, path)
     }
 
-    /// The content of a file that the series brings.
+    /// What the series makes of a file that it brings.
     fn content(&self, path: &Path) -> Result<Vec<u8>> {
         let place = self.place(path);
-        fs::read(&place).with_context(|| {
+        let content = fs::read(&place).with_context(|| {
             format!(
                 "a patch adds {}, but there is no such file",
                 place.display()
             )
-        })
+        })?;
+        apply::undo(&self.later, path, content)
     }
 
     /// A digest of everything that decides what the series makes of a tree.
@@ -262,15 +279,19 @@ impl Series {
                 }
             }
         }
-        if self.place(Path::new(KCONFIG)).exists() {
-            present.insert(PathBuf::from(KCONFIG));
+        for (path, _) in ELSEWHERE {
+            if self.place(Path::new(path)).exists() {
+                present.insert(PathBuf::from(path));
+            }
         }
         Ok(present)
     }
 
     /// Checks the series as far as that needs no kernel: every file of `kernel/`
-    /// belongs to one patch, and the patches are numbered.
+    /// is added by one patch, later ones have hunks that fit it, and the patches are
+    /// numbered.
     fn account(&self) -> Result<()> {
+        let added = self.added();
         let mut owners: BTreeMap<&Path, &str> = BTreeMap::new();
         for (index, patch) in self.patches.iter().enumerate() {
             let number = format!("{:04}-", index + 1);
@@ -279,6 +300,15 @@ impl Series {
                 "kernel/patches/{} should begin with {number}",
                 patch.name
             );
+            for path in patch.touches()? {
+                ensure!(
+                    !added.contains(&path) || owners.contains_key(path.as_path()),
+                    "{} changes {}, which no earlier patch adds",
+                    patch.name,
+                    path.display()
+                );
+            }
+            let so_far = self.first(index + 1);
             for path in &patch.adds {
                 if let Some(owner) = owners.insert(path, &patch.name) {
                     bail!(
@@ -287,16 +317,7 @@ impl Series {
                         patch.name
                     );
                 }
-                self.content(path)?;
-            }
-            for path in patch.touches()? {
-                if let Some(owner) = owners.get(path.as_path()) {
-                    bail!(
-                        "{} changes {}, which {owner} adds: a new file is whole in kernel/",
-                        patch.name,
-                        path.display()
-                    );
-                }
+                so_far.content(path)?;
             }
         }
         for path in self.present()? {
@@ -311,13 +332,28 @@ impl Series {
     }
 }
 
-/// The one file that the layout of the checkout has elsewhere.
+/// The options.
 const KCONFIG: &str = "io_uring/group/Kconfig";
+
+/// The files that the layout of the checkout has elsewhere: by their paths in the
+/// kernel tree and here.
+const ELSEWHERE: [(&str, &str); 3] = [
+    (KCONFIG, "Kconfig"),
+    (
+        "Documentation/core-api/io_uring_sqe_group_design.rst",
+        "Documentation/design.rst",
+    ),
+    (
+        "Documentation/userspace-api/io_uring_sqe_group.rst",
+        "Documentation/io_uring_sqe_group.rst",
+    ),
+];
 
 /// Where the file at `path` in the kernel tree stands in the checkout.
 fn place(kernel: &Path, path: &Path) -> PathBuf {
-    match kernel.parent() {
-        Some(root) if path == Path::new(KCONFIG) => root.join("Kconfig"),
+    let here = ELSEWHERE.iter().find(|(there, _)| path == Path::new(there));
+    match (kernel.parent(), here) {
+        (Some(root), Some((_, here))) => root.join(here),
         _ => kernel.join(path),
     }
 }
@@ -477,6 +513,43 @@ mod tests {
             "Subject: io_uring: x\n\nAdds: io_uring/group/state.rs\n---\n",
         );
         refused(&world, "again by 0003-x.patch");
+    }
+
+    fn hunk(old: &str, new: &str) -> String {
+        format!(
+            "Subject: io_uring: x\n\nBecause.\n\n---\n--- a/io_uring/group/state.rs\n\
+             +++ b/io_uring/group/state.rs\n@@ -1 +1 @@\n-{old}\n+{new}\n"
+        )
+    }
+
+    #[test]
+    fn a_new_file_may_change_later_but_not_before() {
+        let world = World::new();
+        let later = world.kernel.join("patches/0003-x.patch");
+        write(&later, &hunk("first", "state"));
+        let series = world.series();
+        series.account().unwrap();
+        let path = Path::new("io_uring/group/state.rs");
+        assert_eq!(series.first(2).content(path).unwrap(), b"first\n");
+        assert_eq!(series.content(path).unwrap(), b"state\n");
+        assert!(!series.touched().unwrap().contains(path));
+
+        fs::remove_file(later).unwrap();
+        write(
+            &world.kernel.join("patches/0001-io_uring-first.patch"),
+            &hunk("first", "state").replace("---\n---", "Adds: io_uring/group/Kconfig\n---\n---"),
+        );
+        refused(&world, "which no earlier patch adds");
+    }
+
+    #[test]
+    fn an_edit_where_a_later_patch_has_a_hunk_names_the_way_out() {
+        let world = World::new();
+        write(
+            &world.kernel.join("patches/0003-x.patch"),
+            &hunk("first", "last"),
+        );
+        refused(&world, "cargo xtask series refresh");
     }
 
     #[test]

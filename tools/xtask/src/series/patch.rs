@@ -2,7 +2,7 @@
 //! The format of one file in `kernel/patches/`.
 //!
 //! One file is one commit: its message, the new files that it brings, and its
-//! hunks on files that the base has.
+//! hunks on files that were there before.
 //!
 //! ```text
 //! Subject: io_uring: say what it does
@@ -22,8 +22,9 @@
 //! - `Subject:` is the first line and holds one line. A blank line follows.
 //! - `Adds:` lines come last before the `---`. Each names one new file by its path
 //!   in the kernel tree. The file itself stands in `kernel/` under the same path
-//!   (`io_uring/group/Kconfig` is the checkout's top-level `Kconfig`), whole and
-//!   in its final form: it belongs to the one patch that adds it.
+//!   (the few exceptions are in `place()`), whole and in its final form: what the
+//!   last patch makes of it. The patch that adds it brings that form without the
+//!   hunks that later patches have for it. So nothing stands twice.
 //! - After the `---` come unified diffs with `a/` and `b/` before the paths. Lines
 //!   `diff --git` and `index` are read over, and not written: they would change
 //!   with every edit of an earlier patch. A patch that only adds files ends with
@@ -140,7 +141,8 @@ impl Patch {
         text
     }
 
-    /// The files of the base that it changes, in the order of its hunks.
+    /// The files that it changes, of the base or added by earlier patches, in the
+    /// order of its hunks.
     ///
     /// # Errors
     ///
