@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{bail, ensure, Context as _, Result};
 
-use super::{Files, Patch, Series};
+use super::{Files, Patch, Series, Versions};
 use crate::{cache, run};
 
 /// A hunk that does not fit.
@@ -103,7 +103,7 @@ pub(super) fn apply_noting(
                 path.display()
             );
         }
-        notes.extend(one(series, index, dir.path())?);
+        notes.extend(one(series, index, dir.path(), &Versions::new())?);
     }
     let added = series.added();
     let mut files = Files::new();
@@ -121,17 +121,33 @@ pub(super) fn apply_noting(
     Ok((files, notes))
 }
 
-/// Applies the patch at `index` in a directory that has the files that it changes.
-pub(super) fn one(series: &Series, index: usize, dir: &Path) -> Result<Vec<String>> {
+/// Applies the patch at `index` in a directory that has the files that it changes. Files
+/// that it makes what `known` says are not patched but written.
+pub(super) fn one(
+    series: &Series,
+    index: usize,
+    dir: &Path,
+    known: &Versions,
+) -> Result<Vec<String>> {
     let patch = &series.patches[index];
     let so_far = series.first(index + 1);
     for path in &patch.adds {
-        cache::write_whole(&dir.join(path), &so_far.content(path)?)?;
+        if !known.contains_key(&(index, path.clone())) {
+            cache::write_whole(&dir.join(path), &so_far.content(path)?)?;
+        }
+    }
+    let mut excluded = Vec::new();
+    for ((of, path), content) in known {
+        if *of == index {
+            cache::write_whole(&dir.join(path), content)?;
+            excluded.push(format!("--exclude={}", path.display()));
+        }
     }
     if patch.diff.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let (fits, output) = git_apply(dir, patch, &[])?;
+    let options: Vec<&str> = excluded.iter().map(String::as_str).collect();
+    let (fits, output) = git_apply(dir, patch, &options)?;
     if fits {
         return Ok(output
             .lines()

@@ -13,8 +13,10 @@ use anyhow::{bail, ensure, Context as _, Result};
 
 use super::{
     apply::{self, isolated_git},
+    export::Person,
+    kdir,
     patch::{self, Patch},
-    place, sync, Series,
+    place, sync, Series, Versions,
 };
 use crate::{cache, paths, progress::say, run};
 
@@ -52,6 +54,11 @@ fn git(dir: &Path) -> Command {
     let mut git = isolated_git(dir);
     git.env_remove("GIT_CONFIG_GLOBAL")
         .env_remove("GIT_CONFIG_NOSYSTEM");
+    // They would win over who is to be the author.
+    for who in ["AUTHOR", "COMMITTER"] {
+        git.env_remove(format!("GIT_{who}_NAME"))
+            .env_remove(format!("GIT_{who}_EMAIL"));
+    }
     git
 }
 
@@ -85,7 +92,7 @@ pub(super) fn tree(dir: &Path) -> Result<()> {
         .map(PathBuf::from)
         .filter(|path| dir.join(path).exists())
         .collect();
-    lay_out(&series, dir, &tracked)?;
+    lay_out(&series, dir, &tracked, None, &Versions::new())?;
     say(
         "Made",
         format!(
@@ -111,24 +118,17 @@ fn show_all(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the series as mails.
-pub(super) fn export(dir: &Path) -> Result<()> {
-    let series = Series::load()?;
-    let pristine = super::fetched()?;
-    let names = mails(&series, &pristine, dir)?;
-    for name in names {
-        println!("{}", name.display());
-    }
-    Ok(())
-}
-
 /// Writes the series as mails to `dir`, and returns their paths.
 pub(super) fn mails(series: &Series, pristine: &Path, dir: &Path) -> Result<Vec<PathBuf>> {
-    let repository = small(series, pristine)?;
+    format(small(series, pristine)?.path(), dir, &[])
+}
+
+/// Writes the commits of a repository as mails to `dir`, and returns their paths.
+pub(super) fn format(repository: &Path, dir: &Path, options: &[String]) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let dir = fs::canonicalize(dir).with_context(|| format!("cannot find {}", dir.display()))?;
     let names = run::output(
-        git(repository.path())
+        git(repository)
             .args([
                 "format-patch",
                 "--no-signature",
@@ -136,6 +136,7 @@ pub(super) fn mails(series: &Series, pristine: &Path, dir: &Path) -> Result<Vec<
                 "--output-directory",
             ])
             .arg(&dir)
+            .args(options)
             .arg(format!("{BASE_TAG}..HEAD")),
     )?;
     Ok(names.lines().map(PathBuf::from).collect())
@@ -145,9 +146,95 @@ pub(super) fn mails(series: &Series, pristine: &Path, dir: &Path) -> Result<Vec<
 pub(super) fn refresh() -> Result<()> {
     let series = Series::load()?;
     let pristine = super::fetched()?;
-    let repository = small(&series, &pristine)?;
-    take_back(&series.kernel, repository.path(), BASE_TAG)?;
+    refresh_in(&series, &pristine)?;
     super::rebase_hashes(&Series::load()?, &pristine)
+}
+
+fn refresh_in(series: &Series, pristine: &Path) -> Result<()> {
+    let repository = match small(series, pristine) {
+        Err(error) if error.is::<apply::Edited>() => {
+            let dir = tempfile::tempdir().context("cannot create a temporary directory")?;
+            let known = reassigned(&committed(&series.kernel, dir.path())?, series)?;
+            small_of(series, pristine, None, &known)?
+        }
+        made => made?,
+    };
+    take_back(&series.kernel, repository.path(), BASE_TAG)
+}
+
+/// The series as the checkout's last commit has it, laid out in `dir`.
+fn committed(kernel: &Path, dir: &Path) -> Result<Series> {
+    let root = kernel.parent().context("kernel/ is in a checkout")?;
+    let archive = dir.join("archive.tar");
+    run::output(
+        git(root)
+            .args(["archive", "--format=tar", "--output"])
+            .arg(&archive)
+            .arg("HEAD"),
+    )
+    .with_context(|| {
+        format!(
+            "{} has no commit that tells what was edited: make the edit in a tree of `cargo xtask \
+             series tree` instead",
+            root.display()
+        )
+    })?;
+    run::output(
+        Command::new("tar")
+            .arg("-C")
+            .arg(dir)
+            .arg("-xf")
+            .arg(&archive),
+    )?;
+    Series::load_from(&dir.join("kernel"))
+}
+
+/// What the patches of `now` make of the new files that come in steps, if each edit since
+/// `before` belongs to the first patch that it can belong to: one of lines that a later
+/// patch brings, or of lines around those that it takes away, is that patch's.
+fn reassigned(before: &Series, now: &Series) -> Result<Versions> {
+    let mut known = Versions::new();
+    for path in now.added() {
+        let steps = steps_of(now, &path)?;
+        let old = steps_of(before, &path)?;
+        let names = |series: &Series, steps: &[usize]| -> Vec<String> {
+            let name = |index: &usize| series.patches[*index].name.clone();
+            steps.iter().map(name).collect()
+        };
+        ensure!(
+            steps.len() < 2 || names(now, &steps) == names(before, &old),
+            "other patches than before change {}: make the edit in a tree of `cargo xtask series tree` \
+             instead",
+            path.display()
+        );
+        if steps.len() < 2 {
+            continue;
+        }
+        let mut content = now.content(&path)?;
+        for (index, old) in steps.iter().zip(&old).skip(1).rev() {
+            let after = before.first(old + 1).content(&path)?;
+            let earlier = before.first(*old).content(&path)?;
+            let undone = kdir::merge(&content, &after, &earlier, &["--theirs"])?
+                .context("a merge that takes sides has no conflict")?;
+            known.insert((*index, path.clone()), content);
+            content = undone;
+        }
+        known.insert((steps[0], path), content);
+    }
+    Ok(known)
+}
+
+/// The patches that add and change a new file, by their indices. The first one adds it.
+fn steps_of(series: &Series, path: &Path) -> Result<Vec<usize>> {
+    let mut steps = Vec::new();
+    for (index, patch) in series.patches.iter().enumerate() {
+        if patch.adds.iter().any(|add| add == path)
+            || patch.touches()?.iter().any(|touched| touched == path)
+        {
+            steps.push(index);
+        }
+    }
+    Ok(steps)
 }
 
 /// Takes commits back into `kernel/`.
@@ -161,6 +248,24 @@ pub(super) fn import(dir: &Path, base: &str) -> Result<()> {
 
 /// A repository with the touched files alone.
 fn small(series: &Series, pristine: &Path) -> Result<tempfile::TempDir> {
+    small_of(series, pristine, None, &Versions::new())
+}
+
+/// The same with commits of a person's.
+pub(super) fn small_as(
+    series: &Series,
+    pristine: &Path,
+    person: Option<&Person>,
+) -> Result<tempfile::TempDir> {
+    small_of(series, pristine, person, &Versions::new())
+}
+
+fn small_of(
+    series: &Series,
+    pristine: &Path,
+    person: Option<&Person>,
+    known: &Versions,
+) -> Result<tempfile::TempDir> {
     let dir = tempfile::tempdir().context("cannot create a temporary directory")?;
     let touched: Vec<_> = series.touched()?.into_iter().collect();
     for path in &touched {
@@ -168,13 +273,19 @@ fn small(series: &Series, pristine: &Path) -> Result<tempfile::TempDir> {
             .with_context(|| format!("{} has no {}", pristine.display(), path.display()))?;
         cache::write_whole(&dir.path().join(path), &content)?;
     }
-    lay_out(series, dir.path(), &touched)?;
+    lay_out(series, dir.path(), &touched, person, known)?;
     Ok(dir)
 }
 
 /// Makes a repository of a tree: one commit of the `tracked` files as they are,
 /// and one a patch.
-fn lay_out(series: &Series, dir: &Path, tracked: &[PathBuf]) -> Result<()> {
+fn lay_out(
+    series: &Series,
+    dir: &Path,
+    tracked: &[PathBuf],
+    person: Option<&Person>,
+    known: &Versions,
+) -> Result<()> {
     run::output(git(dir).args(["init", "--quiet", "--initial-branch=main"]))?;
     // What is not tracked is not shown either; what is new below a tracked
     // directory is.
@@ -201,9 +312,16 @@ fn lay_out(series: &Series, dir: &Path, tracked: &[PathBuf]) -> Result<()> {
     ] {
         run::output(git(dir).args(["config", key, value]))?;
     }
-    if run::output(git(dir).args(["config", "user.email"])).is_err() {
-        run::output(git(dir).args(["config", "user.name", "SQE groups"]))?;
-        run::output(git(dir).args(["config", "user.email", "sqe-groups@localhost"]))?;
+    let author = match person {
+        Some(Person { name, mail }) => Some((name.as_str(), mail.as_str())),
+        None if run::output(git(dir).args(["config", "user.email"])).is_err() => {
+            Some(("SQE groups", "sqe-groups@localhost"))
+        }
+        None => None,
+    };
+    if let Some((name, mail)) = author {
+        run::output(git(dir).args(["config", "user.name", name]))?;
+        run::output(git(dir).args(["config", "user.email", mail]))?;
     }
     if !tracked.is_empty() {
         run::output(git(dir).args(["add", "--force", "--"]).args(tracked))?;
@@ -211,7 +329,7 @@ fn lay_out(series: &Series, dir: &Path, tracked: &[PathBuf]) -> Result<()> {
     commit(dir, "The tree before the series\n")?;
     run::output(git(dir).args(["tag", BASE_TAG]))?;
     for (index, patch) in series.patches.iter().enumerate() {
-        apply::one(series, index, dir)?;
+        apply::one(series, index, dir, known)?;
         run::output(
             git(dir)
                 .args(["add", "--force", "--"])
@@ -654,6 +772,35 @@ mod tests {
         assert!(error.contains("autosquash"), "{error}");
     }
 
+    /// Edits of a file that comes in steps: of what the first patch brings, and of what the
+    /// later one does. The second does not fit any more.
+    #[test]
+    fn refresh_gives_each_edit_to_its_patch() {
+        let world = in_steps();
+        let root = world.kernel.parent().unwrap();
+        sh(
+            root,
+            "git init -q; git add -A; git -c user.name=x -c user.email=x@y commit -qm x",
+        );
+        write(
+            &world.kernel.join("io_uring/group/state.rs"),
+            "ONE\ntwo\nthree\nfour\nfive\nsix\nseven\nthe very last\n",
+        );
+        let error = world.series().account().unwrap_err();
+        assert!(error.is::<apply::Edited>(), "{error}");
+        refresh_in(&world.series(), &world.tree).unwrap();
+        let series = world.series();
+        series.account().unwrap();
+        let first = series
+            .first(2)
+            .content(Path::new("io_uring/group/state.rs"));
+        assert_eq!(
+            String::from_utf8(first.unwrap()).unwrap(),
+            "ONE\ntwo\nthree\nfour\nfive\nsix\nseven\n"
+        );
+        assert!(series.patches[2].diff.contains("+the very last"));
+    }
+
     #[test]
     fn a_commit_that_is_left_empty_is_refused() {
         let world = World::new();
@@ -676,7 +823,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let copy = dir.path().join("copy");
         run::output(Command::new("cp").arg("-a").arg(&world.tree).arg(&copy)).unwrap();
-        lay_out(&world.series(), &copy, &["io_uring/a.c".into()]).unwrap();
+        let tracked = ["io_uring/a.c".into()];
+        lay_out(&world.series(), &copy, &tracked, None, &Versions::new()).unwrap();
         untracked_edits(&copy, &world.tree).unwrap();
         write(&copy.join("io_uring/other.c"), "edited\n");
         let error = untracked_edits(&copy, &world.tree).unwrap_err().to_string();
@@ -695,6 +843,8 @@ mod tests {
             &world.series(),
             &copy,
             &[".gitignore".into(), "io_uring".into()],
+            None,
+            &Versions::new(),
         )
         .unwrap();
         write(&copy.join("io_uring/built.o"), "");

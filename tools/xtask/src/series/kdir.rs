@@ -104,7 +104,7 @@ impl Records {
             // Edited since: take what the series did out of it, and keep the rest.
             Some(before) => {
                 let after = sync::read(&self.after(path))?.unwrap_or_default();
-                match merge(&found, &after, &before)? {
+                match merge(&found, &after, &before, &[])? {
                     Some(content) => Ok(Some(content)),
                     None => bail!(edited(tree, path)),
                 }
@@ -120,7 +120,7 @@ impl Records {
         match (self.manifest.files.get(path), found) {
             (Some(entry), Some(found)) if !entry.ours.contains(&cache::sha256(&found)) => {
                 let after = sync::read(&self.after(path))?.unwrap_or_default();
-                match merge(&found, &after, wanted)? {
+                match merge(&found, &after, wanted, &[])? {
                     Some(content) => Ok(content),
                     None => bail!(edited(tree, path)),
                 }
@@ -294,14 +294,21 @@ pub(super) fn remove(cache: &Cache, lock: &Lock, dir: &Path) -> Result<()> {
 }
 
 /// Three-way merge of what became of `base`: `None` if both sides changed the same lines.
-fn merge(one: &[u8], base: &[u8], other: &[u8]) -> Result<Option<Vec<u8>>> {
+pub(super) fn merge(
+    one: &[u8],
+    base: &[u8],
+    other: &[u8],
+    options: &[&str],
+) -> Result<Option<Vec<u8>>> {
     let dir = tempfile::tempdir().context("cannot create a temporary directory")?;
     for (name, content) in [("one", one), ("base", base), ("other", other)] {
         cache::write_whole(&dir.path().join(name), content)?;
     }
     let mut git: Command = apply::isolated_git(dir.path());
     let output = git
-        .args(["merge-file", "--stdout", "one", "base", "other"])
+        .args(["merge-file", "--stdout"])
+        .args(options)
+        .args(["one", "base", "other"])
         .output()
         .context("cannot start `git merge-file`")?;
     // Its status counts the conflicts.

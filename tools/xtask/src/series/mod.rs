@@ -10,6 +10,7 @@ mod base;
 mod check;
 mod compare;
 mod edit;
+mod export;
 mod git;
 mod kdir;
 mod patch;
@@ -52,11 +53,8 @@ enum Command {
     },
     /// Build io_uring with the series and without, and tell new warnings and changes in code that should not be.
     Compare(compare::Args),
-    /// Write the series to DIR as mails, as `git format-patch` would.
-    Export {
-        /// Made if it is not there.
-        dir: PathBuf,
-    },
+    /// Write the series to DIR as mails with a cover letter, and say how to send them.
+    Export(export::Args),
     /// Lay out a kernel tree in DIR, with git and one commit a patch. It builds, and can be edited.
     Tree {
         /// Must not be there yet.
@@ -87,7 +85,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match command {
         Command::Check { offline } => return check::run(offline),
         Command::Compare(args) => return compare::run(args),
-        Command::Export { dir } => git::export(&dir)?,
+        Command::Export(args) => export::run(&args)?,
         Command::Tree { dir } => git::tree(&dir)?,
         Command::Import { dir, base } => git::import(&dir, &base)?,
         Command::Refresh => git::refresh()?,
@@ -123,6 +121,9 @@ fn rebase_hashes(series: &Series, pristine: &Path) -> Result<()> {
 
 /// Content of files by their path in the kernel tree.
 pub(crate) type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+/// What patches, by their index, make of files.
+type Versions = BTreeMap<(usize, PathBuf), Vec<u8>>;
 
 /// The series of this checkout.
 #[derive(Clone, Debug)]
