@@ -43,6 +43,12 @@ pub const STORM_ENV: &str = "SQE_GROUP_STORM";
 /// Environment of the tests: the seed of those that throw dice.
 pub const SEED_ENV: &str = "SQE_GROUP_SEED";
 
+/// Environment of the tests: what a module is to do that makes the kernel complain.
+pub const SPLAT_ENV: &str = "SQE_GROUP_SPLAT";
+
+/// Where that module is.
+pub const SPLAT_PATH: &str = "/splat.ko";
+
 /// Exit status of a test that could not run here, as in automake and kselftest.
 pub const EXIT_SKIPPED: i32 = 77;
 

@@ -312,6 +312,7 @@ fn execute(args: Args) -> Result<ExitCode> {
         disks: vec![Disk::virtio(image)],
         console: Console::File,
         icount: false,
+        append: String::new(),
     };
     let mut live = Live::new();
     let run = qemu::run(

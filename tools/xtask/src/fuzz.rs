@@ -596,6 +596,7 @@ fn judge(
         disks: Vec::new(),
         console: Console::File,
         icount: false,
+        append: String::new(),
     };
     say(
         "Running",

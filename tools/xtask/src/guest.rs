@@ -35,6 +35,8 @@ pub(crate) enum Program {
     Init,
     /// The tests of the rules.
     Tests,
+    /// What plants complaints of the kernel.
+    Splats,
     /// The example that copies a file.
     Copy,
     /// What runs random programs.
@@ -49,6 +51,7 @@ impl Program {
         match self {
             Self::Init => "init",
             Self::Tests => "group",
+            Self::Splats => "splats",
             Self::Copy => "copy",
             Self::Fuzz => "fuzz",
             Self::Bench => "bench",
@@ -59,7 +62,9 @@ impl Program {
     pub(crate) fn path(self) -> String {
         match self {
             Self::Init => "/init".to_owned(),
-            Self::Tests | Self::Copy | Self::Fuzz | Self::Bench => format!("/bin/{}", self.name()),
+            Self::Tests | Self::Splats | Self::Copy | Self::Fuzz | Self::Bench => {
+                format!("/bin/{}", self.name())
+            }
         }
     }
 
@@ -67,7 +72,7 @@ impl Program {
     fn subcommand(self) -> &'static [&'static str] {
         match self {
             Self::Init | Self::Copy | Self::Fuzz | Self::Bench => &["build"],
-            Self::Tests => &["test", "--no-run"],
+            Self::Tests | Self::Splats => &["test", "--no-run"],
         }
     }
 
@@ -81,7 +86,7 @@ impl Program {
         let kind = match self {
             Self::Init | Self::Fuzz | Self::Bench => "--bin",
             Self::Copy => "--example",
-            Self::Tests => "--test",
+            Self::Tests | Self::Splats => "--test",
         };
         [kind, self.name()]
     }

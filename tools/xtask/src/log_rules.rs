@@ -200,6 +200,11 @@ impl Rules {
         })
     }
 
+    /// What the rules are called, in their order.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.rules.iter().map(|rule| rule.name.as_str()).collect()
+    }
+
     /// A line without its prefix.
     fn text<'a>(&self, line: &'a str) -> &'a str {
         &line[self.prefix.find(line).map_or(0, |prefix| prefix.end())..]

@@ -36,6 +36,7 @@ mod selftest;
 mod series;
 mod sheet;
 mod shell;
+mod splats;
 mod toolchain;
 mod verdict;
 
@@ -69,6 +70,8 @@ enum Command {
     Mistakes(mistakes::Args),
     /// Check the documents: that each rule has its tests, and that all of them can be read.
     Docs(docs::Args),
+    /// Make the kernel complain in every way, and see the rules for its log find it.
+    Splats(splats::Args),
     /// Everything that must hold before a change goes in.
     Ci(ci::Args),
 }
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Series(args) => series::run(args),
         Command::Mistakes(args) => mistakes::run(args),
         Command::Docs(args) => docs::run(args),
+        Command::Splats(args) => splats::run(args),
         Command::Ci(args) => ci::run(args),
     };
     result.unwrap_or_else(|error| {

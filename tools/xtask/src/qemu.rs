@@ -102,6 +102,8 @@ pub(crate) struct Machine {
     /// Whether time goes on by a nanosecond an instruction, and by nothing else. Then
     /// two runs do the same. Needs TCG and one processor.
     pub(crate) icount: bool,
+    /// What else the kernel is told.
+    pub(crate) append: String,
 }
 
 /// QEMU takes a comma in a value for the end of it, unless it is doubled.
@@ -126,6 +128,7 @@ impl Machine {
             disks,
             console,
             icount,
+            append: more,
         } = self;
         let in_dir = |prefix: &str, name: &str| {
             let mut option = OsString::from(prefix);
@@ -164,6 +167,10 @@ impl Machine {
             line.extend(["-icount", "shift=0,sleep=off"].map(OsString::from));
             line.extend(["-rtc", "base=2026-01-01,clock=vm"].map(OsString::from));
             append.push(CMDLINE_ICOUNT);
+        }
+        if !more.is_empty() {
+            append.push(" ");
+            append.push(more);
         }
         line.extend(["-append".into(), append]);
         line.push("-chardev".into());
@@ -550,6 +557,7 @@ mod tests {
             disks: Vec::new(),
             console: Console::File,
             icount: false,
+            append: String::new(),
         }
     }
 
@@ -582,6 +590,19 @@ mod tests {
         assert!(line.contains("-accel tcg,thread=single "), "{line}");
         assert!(line.contains("-icount shift=0,sleep=off "), "{line}");
         assert!(line.contains(" tsc=reliable' "), "{line}");
+    }
+
+    #[test]
+    fn a_kernel_that_is_told_more() {
+        let machine = Machine {
+            append: "slab_debug=Z x=1".to_owned(),
+            ..machine()
+        };
+        let line = text(&machine, Accel::Tcg, "/run");
+        assert!(
+            line.contains("poll_queues=1 slab_debug=Z x=1' -chardev"),
+            "{line}"
+        );
     }
 
     #[test]

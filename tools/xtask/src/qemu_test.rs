@@ -520,18 +520,18 @@ fn execute(args: &Args) -> Result<ExitCode> {
         selection.check(&all, &expected(args, profile)?)?;
     }
 
+    let files: Vec<_> = selftest
+        .iter()
+        .map(|selftest| (selftest::PATH, selftest.file.as_path()))
+        .chain(example.iter().map(|file| (example::PATH, file.as_path())))
+        .collect();
     let (mut reports, mut sheets) = (Vec::new(), Vec::new());
     for profile in &args.profile {
         let subject = subject(args, profile)?;
         let (report, sheet) = run_one(
             args,
             &subject,
-            &Programs {
-                built: &built,
-                selftest: selftest.as_ref(),
-                example: example.as_deref(),
-            },
-            &selection.tests,
+            &Load::rules(args, &built, files.clone(), &selection.tests),
             |results| selection.of_kunit(results),
             &rules,
         )?;
@@ -627,16 +627,16 @@ fn subject(args: &Args, profile: &Profile) -> Result<Subject> {
 /// Boots the kernel that `--kernel` names and judges it by these tests, without a word on the
 /// result.
 pub(crate) fn judge(args: &Args, built: &[Built], tests: &[String]) -> Result<Report> {
+    judge_load(args, &Load::rules(args, built, Vec::new(), tests))
+}
+
+/// As [`judge`], by what another command has the guest do.
+pub(crate) fn judge_load(args: &Args, load: &Load<'_>) -> Result<Report> {
     let profile = args.profile.first().context("no profile")?;
     let (report, _) = run_one(
         args,
         &subject(args, profile)?,
-        &Programs {
-            built,
-            selftest: None,
-            example: None,
-        },
-        tests,
+        load,
         |_| Vec::new(),
         &Rules::load()?,
     )?;
@@ -659,11 +659,34 @@ fn groups(profile: &Profile) -> Groups {
     }
 }
 
-/// What is taken into the guest.
-struct Programs<'a> {
-    built: &'a [Built],
-    selftest: Option<&'a Selftest>,
-    example: Option<&'a Path>,
+/// What a guest is given to do.
+pub(crate) struct Load<'a> {
+    pub(crate) built: &'a [Built],
+    pub(crate) suites: Vec<Suite>,
+    /// What the tests are told.
+    pub(crate) env: Vec<(String, String)>,
+    /// What else is taken into the guest: where to, and from where.
+    pub(crate) files: Vec<(&'a str, &'a Path)>,
+    /// What else the kernel is told.
+    pub(crate) append: &'a str,
+}
+
+impl<'a> Load<'a> {
+    /// The tests of the rules.
+    fn rules(
+        args: &Args,
+        built: &'a [Built],
+        files: Vec<(&'a str, &'a Path)>,
+        tests: &[String],
+    ) -> Self {
+        Self {
+            built,
+            suites: suites(tests),
+            env: environment(args),
+            files,
+            append: "",
+        }
+    }
 }
 
 /// The tests by the program that has them.
@@ -680,11 +703,17 @@ fn suites(tests: &[String]) -> Vec<Suite> {
 fn run_one(
     args: &Args,
     subject: &Subject,
-    programs: &Programs<'_>,
-    tests: &[String],
+    load: &Load<'_>,
     of_kunit: impl FnOnce(Vec<kunit::TestResult>) -> Vec<kunit::TestResult>,
     rules: &Rules,
 ) -> Result<(Report, Sheet)> {
+    let Load {
+        built,
+        suites,
+        env,
+        files,
+        append,
+    } = load;
     let (accels, obstacle) = kvm::candidates(args.accel);
     if let Some(why) = obstacle {
         say("Note", format!("TCG instead of KVM: {why}"));
@@ -702,24 +731,14 @@ fn run_one(
     let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
     let image = dir.join(DISK);
     disk::make(&image, DISK_SIZE, None)?;
-    let Programs {
-        built,
-        selftest,
-        example,
-    } = programs;
-    let extra: Vec<_> = selftest
-        .iter()
-        .map(|selftest| (selftest::PATH, selftest.file.as_path()))
-        .chain(example.map(|file| (example::PATH, file)))
-        .collect();
     guest::pack(
         &dir,
         built,
-        &extra,
+        files,
         &Job {
             version: VERSION,
             task: Task::Tests {
-                suites: suites(tests),
+                suites: suites.clone(),
                 repeat: args.repeat,
                 timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
                 max_failures: args.max_failures,
@@ -727,7 +746,7 @@ fn run_one(
             groups: groups(&subject.profile),
             disk: true,
             slowdown: slowest,
-            env: environment(args),
+            env: env.clone(),
             settings: Vec::new(),
         },
     )?;
@@ -738,7 +757,13 @@ fn run_one(
         disks: vec![Disk::virtio(image)],
         console: Console::File,
         icount: false,
+        append: (*append).to_owned(),
     };
+    let tests: Vec<_> = suites
+        .iter()
+        .flat_map(|suite| &suite.tests)
+        .cloned()
+        .collect();
     let total = u32::try_from(tests.len())
         .ok()
         .and_then(|count| count.checked_mul(args.repeat))
@@ -788,7 +813,7 @@ fn run_one(
     }
     let mut report = summarize(args, subject, &run, kunit, total, mem_mib, dir.path());
     report.text = in_words(args, subject, &run, &report);
-    let sheet = filled_in(args, subject, &run, &report, tests);
+    let sheet = filled_in(args, subject, &run, &report, &tests);
     report.failures = sheet
         .failures()
         .iter()
@@ -1157,6 +1182,7 @@ fn show(args: &Args) -> Result<ExitCode> {
             disks: vec![Disk::virtio(Path::new("target/qemu-test/RUN").join(DISK))],
             console: Console::File,
             icount: false,
+            append: String::new(),
         };
         for accel in &accels {
             let line = machine.command_line(*accel, Path::new("target/qemu-test/RUN"));

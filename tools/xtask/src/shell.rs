@@ -189,6 +189,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         disks: vec![Disk::virtio(image)],
         console: Console::Terminal,
         icount: false,
+        append: String::new(),
     };
     let line = machine.command_line(accel, dir.path());
     qemu::write_command(&line, &dir)?;

@@ -142,6 +142,7 @@ pub(super) fn boot(
         disks: vec![Disk::virtio(image)],
         console: Console::File,
         icount: true,
+        append: String::new(),
     };
     let mut live = Live {
         kernel: String::new(),

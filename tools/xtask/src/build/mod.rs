@@ -186,6 +186,26 @@ pub(crate) fn ensure_pair(profile: &Profile, options: &Options) -> Result<(Kerne
     Ok((side(false)?, patched))
 }
 
+/// As [`ensure_kernel`], and modules for it from a directory with a `Kbuild`. Returns the
+/// directory that they are in, too.
+///
+/// # Errors
+///
+/// As [`ensure_kernel`], and with what the compilers say of the modules.
+pub(crate) fn ensure_modules(
+    profile: Profile,
+    options: &Options,
+    source: &Path,
+) -> Result<(Kernel, PathBuf)> {
+    let build = || {
+        let site = Site::prepare(profile, options, Part::Kernel)?;
+        site.configure()?;
+        site.build()?;
+        Ok((site.kernel(), site.modules(source)?))
+    };
+    build().map_err(cache::explain)
+}
+
 fn ensure(profile: Profile, options: &Options, part: Part<'_>) -> Result<Kernel> {
     let build = || {
         let site = Site::prepare(profile, options, part)?;
@@ -490,6 +510,30 @@ impl Site {
             record.lines = Some(lines);
         }
         record.save(&record_path)
+    }
+
+    /// Builds modules for the kernel, which is there.
+    fn modules(&self, source: &Path) -> Result<PathBuf> {
+        let out = self.beside("modules");
+        fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+        say("Building", format!("modules, profile {}", self.profile));
+        // What is left of a kernel's build where modules are not built with it.
+        run::checked_lines(self.make().arg("modules_prepare"), |_| Ok(()))
+            .context("the kernel cannot be prepared for modules")?;
+        run::checked_lines(
+            self.make()
+                .arg(format!("M={}", source.display()))
+                .arg(format!("MO={}", out.display()))
+                // Of the kernel itself. Module.symvers would be these and those of the
+                // modules in the tree, of which there is none.
+                .arg(format!(
+                    "KBUILD_EXTRA_SYMBOLS={}",
+                    self.out.join("vmlinux.symvers").display()
+                )),
+            |_| Ok(()),
+        )
+        .context("the modules do not build")?;
+        Ok(out)
     }
 
     /// Runs make with a bar, and returns how many lines of progress it printed.

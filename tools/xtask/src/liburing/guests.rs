@@ -449,6 +449,7 @@ impl Hall<'_> {
             ],
             console: Console::File,
             icount: false,
+            append: String::new(),
         };
         qemu::run(
             &machine,
