@@ -260,7 +260,8 @@ fn copy(files: &Files, args: &Args) -> Result<Stats> {
             };
             // A member that failed comes before its leader; the leader comes last,
             // and then the outcome is known.
-            if let Progress::Done(outcome) = group.tracker.feed(cqe.user_data(), cqe.result()) {
+            let progress = (group.tracker).feed(cqe.user_data(), cqe.result(), cqe.flags());
+            if let Progress::Done(outcome) = progress {
                 let block = group.block;
                 in_flight[slot] = None;
                 free.push(slot);

@@ -32,12 +32,19 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Support::query`](crate::ring::Support::query) tells whether the kernel has groups. A
+//! [`Tracker`] puts the CQEs of a group together, and a [`Chain`] puts a group behind or
+//! before others. Both groups and chains are pushed whole or not at all, and what was pushed
+//! at once the kernel takes at once: not even a thread of `IORING_SETUP_SQPOLL` sees a part
+//! of it, as the crate moves the queue's tail when [`SubmissionQueue`] is dropped or synced.
 
 use std::error::Error;
 use std::fmt;
 
+use io_uring::cqueue;
 use io_uring::opcode;
-use io_uring::squeue::{Entry, Flags, SubmissionQueue};
+use io_uring::squeue::{Entry, Entry128, Flags, SubmissionQueue};
 
 use crate::sqe::{ExtEntry, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS};
 
@@ -125,47 +132,77 @@ impl fmt::Display for BuildError {
 
 impl Error for BuildError {}
 
-/// The submission queue has no room for the whole group. Nothing was pushed, and
-/// the group comes back.
+/// The submission queue has no room for the whole group, or chain. Nothing was pushed,
+/// and it comes back.
 #[derive(Clone)]
-pub struct Full<E = Entry> {
-    /// The group that did not fit
-    pub group: Group<E>,
+pub struct Full<T = Group> {
+    /// What did not fit
+    pub group: T,
+    /// Its SQEs
+    pub needed: usize,
     /// Entries that were free
     pub free: usize,
-    /// Entries of the queue: a group longer than this never fits
+    /// Entries of the queue: what is longer than this never fits
     pub capacity: usize,
 }
 
-impl<E> fmt::Debug for Full<E> {
+impl<T> fmt::Debug for Full<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Full")
-            .field("needed", &self.group.entries.len())
+            .field("needed", &self.needed)
             .field("free", &self.free)
             .field("capacity", &self.capacity)
             .finish()
     }
 }
 
-impl<E> fmt::Display for Full<E> {
+impl<T> fmt::Display for Full<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let needed = self.group.entries.len();
-        let Self { free, capacity, .. } = *self;
+        let Self {
+            needed,
+            free,
+            capacity,
+            ..
+        } = *self;
         if needed > capacity {
             write!(
                 f,
-                "a group of {needed} SQEs never fits into a submission queue of {capacity}"
+                "{needed} SQEs that belong together never fit into a submission queue of {capacity}"
             )
         } else {
             write!(
                 f,
-                "a group of {needed} SQEs does not fit: {free} of {capacity} entries are free"
+                "{needed} SQEs that belong together do not fit: {free} of {capacity} entries are free"
             )
         }
     }
 }
 
-impl<E> Error for Full<E> {}
+impl<T> Error for Full<T> {}
+
+/// Pushes all of `entries` or none.
+///
+/// # Safety
+///
+/// What the SQEs point to must stay valid until they have posted.
+unsafe fn push_whole<E: ExtEntry, T>(
+    whole: T,
+    entries: impl FnOnce(&T) -> &[E],
+    sq: &mut SubmissionQueue<'_, E>,
+) -> Result<(), Full<T>> {
+    let entries = entries(&whole);
+    let needed = entries.len();
+    // SAFETY: The caller keeps valid what the SQEs point to.
+    match unsafe { sq.push_multiple(entries) } {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Full {
+            group: whole,
+            needed,
+            free: sq.capacity() - sq.len(),
+            capacity: sq.capacity(),
+        }),
+    }
+}
 
 impl<E: ExtEntry> Builder<E> {
     /// Adds a member. Members are issued in the order in which they are added,
@@ -316,16 +353,9 @@ impl<E: ExtEntry> Group<E> {
     /// What the SQEs point to (buffers, paths, ...) must stay valid until the
     /// group's last CQE has been posted. Every buffer of the group counts: a
     /// member may start long after the submission.
-    pub unsafe fn push(self, sq: &mut SubmissionQueue<'_, E>) -> Result<(), Full<E>> {
+    pub unsafe fn push(self, sq: &mut SubmissionQueue<'_, E>) -> Result<(), Full<Self>> {
         // SAFETY: The caller keeps valid what the SQEs point to.
-        match unsafe { sq.push_multiple(&self.entries) } {
-            Ok(()) => Ok(()),
-            Err(_) => Err(Full {
-                group: self,
-                free: sq.capacity() - sq.len(),
-                capacity: sq.capacity(),
-            }),
-        }
+        unsafe { push_whole(self, |group| &group.entries, sq) }
     }
 
     /// Something that recognises the CQEs of this group by their `user_data`,
@@ -335,6 +365,99 @@ impl<E: ExtEntry> Group<E> {
             user_data: self.entries.iter().map(E::get_user_data).collect(),
             results: vec![None; self.entries.len()],
         }
+    }
+}
+
+/// An element of a [`Chain`]: a group, or a single request.
+#[derive(Clone, Debug)]
+pub struct Element<E = Entry>(Vec<E>);
+
+impl<E: ExtEntry> From<Group<E>> for Element<E> {
+    fn from(group: Group<E>) -> Self {
+        Self(group.entries)
+    }
+}
+
+impl From<Entry> for Element {
+    fn from(sqe: Entry) -> Self {
+        Self(vec![sqe])
+    }
+}
+
+impl From<Entry128> for Element<Entry128> {
+    fn from(sqe: Entry128) -> Self {
+        Self(vec![sqe])
+    }
+}
+
+/// Groups and single requests, one after the other: each starts when all of the one before
+/// it is done. If that has failed, it is cancelled, and so are those behind it.
+///
+/// The elements' links are set here. One that has a hard link keeps it, and the next is
+/// started in any case.
+///
+/// ```
+/// use harness::group::{Chain, Group};
+/// use io_uring::{opcode, types::{Fd, Timespec}};
+///
+/// # let (source, first, second, mut block) = (Fd(3), Fd(4), Fd(5), [0_u8; 512]);
+/// # let (buf, len) = (block.as_mut_ptr(), 512);
+/// let copy: Group = Group::builder(opcode::Read::new(source, buf, len).build())
+///     .member(opcode::Write::new(first, buf, len).build())
+///     .member(opcode::Write::new(second, buf, len).build())
+///     .build()?;
+/// let deadline = Timespec::new().sec(1);
+///
+/// // Copy, in a second at most, and then sync.
+/// let chain = Chain::new(copy)
+///     .then(opcode::LinkTimeout::new(&deadline).build())
+///     .then(opcode::Fsync::new(first).build());
+/// assert_eq!(chain.entries().len(), 5);
+/// # Ok::<(), harness::group::BuildError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Chain<E = Entry> {
+    entries: Vec<E>,
+    /// Where the last element begins.
+    last: usize,
+}
+
+impl<E: ExtEntry> Chain<E> {
+    /// Starts a chain.
+    pub fn new(first: impl Into<Element<E>>) -> Self {
+        let Element(entries) = first.into();
+        Self { entries, last: 0 }
+    }
+
+    /// Adds what comes next, and links the last element to it.
+    #[must_use]
+    pub fn then(mut self, next: impl Into<Element<E>>) -> Self {
+        if let Some(head) = self.entries.get_mut(self.last) {
+            let raw = head.raw_mut();
+            if raw.flags & Flags::IO_HARDLINK.bits() == 0 {
+                raw.flags |= Flags::IO_LINK.bits();
+            }
+        }
+        self.last = self.entries.len();
+        let Element(entries) = next.into();
+        self.entries.extend(entries);
+        self
+    }
+
+    /// The SQEs as they will be submitted.
+    pub fn entries(&self) -> &[E] {
+        &self.entries
+    }
+
+    /// Pushes the whole chain, or nothing. Half a chain would end with the submission that
+    /// takes it.
+    ///
+    /// # Safety
+    ///
+    /// What the SQEs point to must stay valid until the chain's last CQE has been posted.
+    pub unsafe fn push(self, sq: &mut SubmissionQueue<'_, E>) -> Result<(), Full<Self>> {
+        // SAFETY: The caller keeps valid what the SQEs point to.
+        unsafe { push_whole(self, |chain| &chain.entries, sq) }
     }
 }
 
@@ -351,9 +474,9 @@ impl<E: ExtEntry> Group<E> {
 ///     .build()?;
 /// let mut tracker = group.tracker();
 /// // Another request's CQE, then that of a member that failed, then the leader's.
-/// assert_eq!(tracker.feed(9, 0), Progress::Other);
-/// assert_eq!(tracker.feed(3, -5), Progress::Pending);
-/// let Progress::Done(outcome) = tracker.feed(1, 0) else { panic!() };
+/// assert_eq!(tracker.feed(9, 0, 0), Progress::Other);
+/// assert_eq!(tracker.feed(3, -5, 0), Progress::Pending);
+/// let Progress::Done(outcome) = tracker.feed(1, 0, 0) else { panic!() };
 /// assert_eq!(outcome.leader, Some(0));
 /// assert_eq!(outcome.members, [None, Some(-5)]);
 /// assert!(!outcome.succeeded());
@@ -370,9 +493,11 @@ pub struct Tracker {
 pub enum Progress {
     /// The CQE belongs to something else.
     Other,
-    /// The CQE was a member's; the group goes on.
+    /// The CQE is of the group, which goes on: a member's, or one that a multishot leader
+    /// posts on its way. Or it is the notification of a zero-copy send, which may come when
+    /// the group is done.
     Pending,
-    /// The CQE was the leader's, which comes last: the group is done.
+    /// The CQE was the leader's last, which comes behind all others: the group is done.
     Done(Outcome),
 }
 
@@ -397,18 +522,25 @@ impl Outcome {
 impl Tracker {
     /// Takes a CQE in. A leader with `CQE_SKIP_SUCCESS` cannot be tracked: nothing
     /// tells that its group is done.
-    pub fn feed(&mut self, user_data: u64, result: i32) -> Progress {
+    ///
+    /// Of a request that posts more than once its last result counts. When the group is
+    /// done, the tracker is as new, for the next group with the same `user_data`.
+    pub fn feed(&mut self, user_data: u64, result: i32, flags: u32) -> Progress {
         let Some(at) = self.user_data.iter().position(|&ud| ud == user_data) else {
             return Progress::Other;
         };
-        self.results[at] = Some(result);
-        if at > 0 {
+        // Its result is none of the send's.
+        if cqueue::notif(flags) {
             return Progress::Pending;
         }
-        let members = self.results.split_off(1);
+        self.results[at] = Some(result);
+        if at > 0 || cqueue::more(flags) {
+            return Progress::Pending;
+        }
+        let mut results = self.results.iter_mut().map(Option::take);
         Progress::Done(Outcome {
-            leader: self.results[0],
-            members,
+            leader: results.next().flatten(),
+            members: results.collect(),
         })
     }
 }
@@ -611,7 +743,37 @@ mod tests {
             .unwrap();
         // SAFETY: NOPs point nowhere.
         let full = unsafe { six.push(&mut sq) }.unwrap_err();
-        assert!(full.to_string().contains("never fits"));
+        assert!(full.to_string().contains("never fit"));
+
+        // A chain is as much one as a group is.
+        let chain = Chain::new(nop(8)).then(nop(9));
+        // SAFETY: NOPs point nowhere.
+        let full = unsafe { chain.push(&mut sq) }.unwrap_err();
+        assert_eq!((sq.len(), full.needed), (3, 2));
+        // SAFETY: NOPs point nowhere.
+        unsafe { Chain::new(nop(8)).push(&mut sq) }.unwrap();
+        assert_eq!(sq.len(), 4);
+    }
+
+    #[test]
+    fn heads_of_a_chain_are_linked() {
+        let group = |link: fn(Builder) -> Builder| {
+            let builder = Group::builder(nop(1)).member(nop(2)).member(nop(3));
+            link(builder).build().unwrap()
+        };
+        let chain = Chain::new(nop(0))
+            .then(group(|group| group))
+            .then(group(Builder::hardlink))
+            .then(nop(9));
+        let link = |entry: &Entry| entry.raw().flags & LEADER_ONLY.bits();
+        let (soft, hard) = (Flags::IO_LINK.bits(), Flags::IO_HARDLINK.bits());
+        let links: Vec<_> = chain.entries().iter().map(link).collect();
+        assert_eq!(links, [soft, soft, 0, 0, hard, 0, 0, 0]);
+        let members: Vec<_> = chain.entries().iter().map(|e| e.raw().in_group()).collect();
+        let one = [true, true, false];
+        assert_eq!(members[1..7], [one, one].concat());
+        assert!(!members[0] && !members[7]);
+        assert_eq!(link(&Chain::new(nop(0)).entries()[0]), 0);
     }
 
     #[test]
@@ -622,14 +784,49 @@ mod tests {
             .build()
             .unwrap();
         let mut tracker = group.tracker();
-        assert_eq!(tracker.feed(12, 4), Progress::Pending);
-        assert_eq!(tracker.feed(13, 4), Progress::Other);
-        assert_eq!(tracker.feed(11, 5), Progress::Pending);
+        assert_eq!(tracker.feed(12, 4, 0), Progress::Pending);
+        assert_eq!(tracker.feed(13, 4, 0), Progress::Other);
+        assert_eq!(tracker.feed(11, 5, 0), Progress::Pending);
         let outcome = Outcome {
             leader: Some(6),
             members: vec![Some(5), Some(4)],
         };
         assert!(outcome.succeeded());
-        assert_eq!(tracker.feed(10, 6), Progress::Done(outcome));
+        assert_eq!(tracker.feed(10, 6, 0), Progress::Done(outcome));
+
+        // The next one, of the same numbers.
+        let outcome = Outcome {
+            leader: Some(-5),
+            members: vec![Some(-125), None],
+        };
+        assert_eq!(tracker.feed(11, -125, 0), Progress::Pending);
+        assert_eq!(tracker.feed(10, -5, 0), Progress::Done(outcome));
+    }
+
+    #[test]
+    fn tracker_knows_which_cqe_is_the_last() {
+        const MORE: u32 = 1 << 1;
+        const NOTIF: u32 = 1 << 3;
+        assert!(cqueue::more(MORE) && cqueue::notif(NOTIF));
+        let group: Group = Group::builder(nop(1)).member(nop(2)).build().unwrap();
+        let mut tracker = group.tracker();
+        // A multishot leader, whose last shot is its result.
+        assert_eq!(tracker.feed(1, 7, MORE), Progress::Pending);
+        assert_eq!(tracker.feed(1, 8, MORE), Progress::Pending);
+        // A zero-copy send, whose notification has a result of its own.
+        assert_eq!(tracker.feed(2, 512, MORE), Progress::Pending);
+        assert_eq!(tracker.feed(2, 0, NOTIF), Progress::Pending);
+        let outcome = Outcome {
+            leader: Some(9),
+            members: vec![Some(512)],
+        };
+        assert_eq!(tracker.feed(1, 9, 0), Progress::Done(outcome));
+        // It may come later, too, and is none of the next group's results.
+        assert_eq!(tracker.feed(2, 0, NOTIF), Progress::Pending);
+        let outcome = Outcome {
+            leader: Some(1),
+            members: vec![None],
+        };
+        assert_eq!(tracker.feed(1, 1, 0), Progress::Done(outcome));
     }
 }
