@@ -272,6 +272,10 @@ pub(crate) trait Watcher {
     fn note(&mut self, text: &str);
     /// Nothing happened, but time passes.
     fn tick(&mut self, session: &Session);
+    /// Whether nobody wants the rest, as if the user had said so.
+    fn stops(&self) -> bool {
+        false
+    }
 }
 
 /// How a run ended.
@@ -495,7 +499,7 @@ fn attempt<'a>(
             run.status = Some(status);
             break;
         }
-        if guard.requested() {
+        if guard.requested() || watcher.stops() {
             run.interrupted = true;
             break;
         }

@@ -21,7 +21,9 @@ const LOCK: &str = "lock";
 
 /// Disk images in a run's directory. Big, and of no use after the run.
 pub(crate) const DISK: &str = "disk.img";
-pub(crate) const SECOND_DISK: &str = "disk2.img";
+pub(crate) const RAW_DISK: &str = "raw.img";
+pub(crate) const NVME_DISK: &str = "nvme.img";
+const DISKS: [&str; 3] = [DISK, RAW_DISK, NVME_DISK];
 
 /// The directory of a run that is going on.
 pub(crate) struct RunDir {
@@ -80,7 +82,7 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        for image in [DISK, SECOND_DISK] {
+        for image in DISKS {
             let _ = fs::remove_file(self.path.join(image));
         }
     }
@@ -133,7 +135,7 @@ fn prune(path: &Path, whole: bool) -> io::Result<()> {
     if whole {
         fs::remove_dir_all(path)
     } else {
-        for image in [DISK, SECOND_DISK] {
+        for image in DISKS {
             match fs::remove_file(path.join(image)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}

@@ -592,7 +592,7 @@ pub(crate) fn forget_makes(make: &mut Command) -> &mut Command {
 /// Makes a build directory a copy of one that was built from the same tree as that was
 /// before. make sees what has changed since.
 fn begin_where_it_ended(cache: &Cache, lock: &Lock, from: &Path, to: &Path) -> Result<()> {
-    if to.exists() || !from.join("vmlinux").exists() {
+    if to.join("vmlinux").exists() || !from.join("vmlinux").exists() {
         return Ok(());
     }
     let scratch = cache.scratch(lock)?;
@@ -604,6 +604,7 @@ fn begin_where_it_ended(cache: &Cache, lock: &Lock, from: &Path, to: &Path) -> R
             .arg(&new),
     )
     .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    cache::remove_dir(to)?;
     fs::rename(&new, to).with_context(|| format!("cannot create {}", to.display()))
 }
 
@@ -675,6 +676,31 @@ mod tests {
         assert!(text.starts_with("io_uring/rw.c:3:1: error"), "{text}");
         assert_eq!(text.lines().count(), SHOWN);
         assert_eq!(errors("one\ntwo\n"), "one\ntwo");
+    }
+
+    #[test]
+    fn a_build_begins_where_another_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let lock = cache.lock().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let begin = || begin_where_it_ended(&cache, &lock, &from, &to).unwrap();
+        let image = |dir: &Path| fs::read_to_string(dir.join("vmlinux")).ok();
+        // One that was cut off is no beginning.
+        cache::write_whole(&from.join("a.o"), b"").unwrap();
+        begin();
+        assert!(!to.exists());
+        cache::write_whole(&to.join("b.o"), b"").unwrap();
+        cache::write_whole(&from.join("vmlinux"), b"patched").unwrap();
+        begin();
+        assert_eq!(image(&to).as_deref(), Some("patched"));
+        assert!(to.join("a.o").exists() && !to.join("b.o").exists());
+        assert!(from.join("a.o").exists());
+        // From then on each has its own.
+        cache::write_whole(&to.join("vmlinux"), b"base").unwrap();
+        begin();
+        assert_eq!(image(&to).as_deref(), Some("base"));
+        assert_eq!(image(&from).as_deref(), Some("patched"));
     }
 
     #[test]

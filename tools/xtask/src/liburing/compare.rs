@@ -79,7 +79,8 @@ pub(super) enum Meaning {
     Fails,
     /// What is on record is not so.
     Stale,
-    /// One kernel does more often than not what the other never does.
+    /// The patched kernel does more often than not what the base does not, or the other
+    /// way round.
     Differs,
     /// The kernel has complained, or was lost, on both.
     Splat,
@@ -149,20 +150,38 @@ impl Case {
         }
     }
 
+    /// Whether it did that once, on any kernel.
+    pub(super) fn saw(&self, outcome: Outcome) -> bool {
+        self.base.saw(outcome) || self.patched.saw(outcome)
+    }
+
     /// How bad it is.
     pub(super) fn verdict(&self) -> Verdict {
         if !self.meaning.is_bad() {
             return Verdict::Passed;
         }
-        let saw = |outcome| self.base.saw(outcome) || self.patched.saw(outcome);
-        if saw(Outcome::Splat) {
+        if self.saw(Outcome::Splat) {
             Verdict::Splat
-        } else if saw(Outcome::Lost) || self.meaning == Meaning::NotRun {
+        } else if self.saw(Outcome::Lost) || self.meaning == Meaning::NotRun {
             Verdict::Lost
         } else {
             Verdict::Failed
         }
     }
+}
+
+/// Whether it is no chance that they did not do the same. Where the base fails at times and
+/// the patched kernel does not, it is the test, or the machine.
+fn differs(base: &Attempts, patched: &Attempts) -> bool {
+    let apart = base.iter().all(|attempt| !patched.saw(attempt.outcome));
+    let new = patched.usual().is_some_and(|outcome| !base.saw(outcome));
+    let worse = match (base.usual(), patched.always()) {
+        (Some(before), Some(now)) => now > before,
+        _ => false,
+    };
+    // Once is enough: neither a kernel nor its log does that by chance.
+    let died = |outcome| base.saw(outcome) || patched.saw(outcome);
+    apart || new || worse || died(Outcome::Splat) || died(Outcome::Lost)
 }
 
 /// What the kernels that a test ran on, one or two, have to say about it. The first is
@@ -172,18 +191,11 @@ fn meaning(ran: &[&Attempts], known: Option<Does>) -> Meaning {
         return Meaning::NotRun;
     }
     let bad = |outcome| ran.iter().all(|attempts| attempts.saw(outcome));
-    // Once is enough: neither a kernel nor its log does that by chance.
     if bad(Outcome::Splat) || bad(Outcome::Lost) {
         return Meaning::Splat;
     }
-    if let [one, other] = ran {
-        let only = |one: &Attempts, other: &Attempts| {
-            one.usual().is_some_and(|outcome| !other.saw(outcome))
-                || one.saw(Outcome::Splat)
-                || one.saw(Outcome::Lost)
-        };
-        let apart = one.iter().all(|attempt| !other.saw(attempt.outcome));
-        if apart || only(one, other) || only(other, one) {
+    if let [base, patched] = ran {
+        if differs(base, patched) {
             return Meaning::Differs;
         }
     }
@@ -290,6 +302,8 @@ pub(super) mod tests {
             (&[p; 4], &[p, p, p, Failed]),
             (&[p; 4], &[Failed, p, p, Failed]),
             (&[p, p, Failed, TimeOut], &[p; 4]),
+            (&[Failed, Failed, p, Failed], &[p; 4]),
+            (&[Failed, Failed, p, Failed], &[Failed; 4]),
         ] {
             assert_eq!(both(base, patched, None), Meaning::Varies);
         }

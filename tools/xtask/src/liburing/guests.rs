@@ -29,18 +29,18 @@ use crate::{
     progress::Bar,
     qemu::{self, Bus, Console, Disk, Machine, Run, Watcher},
     qemu_test, report,
-    run_dir::{RunDir, DISK, SECOND_DISK},
+    run_dir::{RunDir, DISK, NVME_DISK, RAW_DISK},
     verdict::{Evidence, Results, Verdict},
 };
 
-/// What a program gets on a bare machine: twice what liburing's own script gives it, for a
-/// machine that has other work too.
-const PROGRAM_TIMEOUT: Duration = Duration::from_secs(120);
+/// What a program gets on a bare machine. liburing's own script gives it 60 s; this is for
+/// machines that have other work too.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// Of the file system in which the programs are started.
 const DISK_SIZE: u64 = 1 << 30;
-/// Of the NVMe device, which has no file system.
-const NVME_SIZE: u64 = 256 << 20;
+/// Of the devices that have no file system, for tests that want one to themselves.
+const RAW_SIZE: u64 = 256 << 20;
 
 /// After so many guests of a kernel were lost the rest is not run.
 const LOST: u32 = 5;
@@ -125,8 +125,6 @@ pub(super) struct Hall<'a> {
     pub(super) accels: Vec<Accel>,
     pub(super) smp: u32,
     pub(super) mem_mib: u32,
-    /// At a time.
-    pub(super) guests: usize,
     pub(super) timeout_scale: f64,
 }
 
@@ -219,16 +217,27 @@ impl Watcher for Live<'_> {
         let done = state.done;
         state.bar.set(done);
     }
+
+    /// Another guest has shown that nothing will come of it.
+    fn stops(&self) -> bool {
+        locked(self.state).failure.is_some()
+    }
 }
 
 impl Hall<'_> {
-    /// Runs these tests, each so many times, on every kernel.
+    /// Runs these tests, each so many times, on every kernel, in so many guests at a time.
     ///
     /// # Errors
     ///
     /// If the means fail, so that nothing is known.
-    pub(super) fn run(&self, what: &str, tests: &[String], times: usize) -> Result<Ran> {
-        let each = self.guests.div_ceil(self.kernels.len().max(1));
+    pub(super) fn run(
+        &self,
+        what: &str,
+        tests: &[String],
+        times: usize,
+        guests: usize,
+    ) -> Result<Ran> {
+        let each = guests.div_ceil(self.kernels.len().max(1));
         let mut queue = VecDeque::new();
         // In turn, so that neither kernel has the machine for itself.
         let hands = dealt(tests, each);
@@ -259,7 +268,7 @@ impl Hall<'_> {
             done: 0,
         });
         thread::scope(|scope| {
-            for _ in 0..self.guests.max(1) {
+            for _ in 0..guests.max(1) {
                 scope.spawn(|| self.work(&state));
             }
         });
@@ -316,7 +325,7 @@ impl Hall<'_> {
         let run = self.boot(kernel, tests, &dir, &mut Live { side: *side, state })?;
         let mut state = locked(state);
         if run.interrupted {
-            state.interrupted = true;
+            state.interrupted = state.failure.is_none();
             return Ok(());
         }
         state.accel = Some(run.accel);
@@ -368,7 +377,7 @@ impl Hall<'_> {
         }
         let lost = &mut state.lost[*side as usize];
         *lost += 1;
-        if finished == 0 || *lost >= LOST {
+        if *lost >= LOST {
             let text = format!(
                 "{} kernel: {} tests were not run, as the guest is lost over and over\n",
                 side.name(),
@@ -398,8 +407,10 @@ impl Hall<'_> {
         let timeout = PROGRAM_TIMEOUT * slowest;
         let scratch = dir.join(DISK);
         disk::make(&scratch, DISK_SIZE, None)?;
-        let nvme = dir.join(SECOND_DISK);
-        disk::empty(&nvme, NVME_SIZE)?;
+        let (raw, nvme) = (dir.join(RAW_DISK), dir.join(NVME_DISK));
+        for image in [&raw, &nvme] {
+            disk::empty(image, RAW_SIZE)?;
+        }
         let settings = self
             .record
             .settings
@@ -442,6 +453,7 @@ impl Hall<'_> {
                     image: self.suite.image.clone(),
                     bus: Bus::VirtioReadOnly,
                 },
+                Disk::virtio(raw),
                 Disk {
                     image: nvme,
                     bus: Bus::Nvme,

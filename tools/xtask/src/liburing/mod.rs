@@ -98,7 +98,7 @@ pub(crate) struct Args {
     /// Run what differs so many times more before it is called a difference.
     #[arg(long, value_name = "N", default_value_t = AGAIN)]
     again: usize,
-    /// Guests at a time. Default: as many as the machine has processors for.
+    /// Guests at a time. Default: as many as the machine has processors for, but two.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     guests: Option<u16>,
     /// How a guest is executed.
@@ -171,14 +171,10 @@ fn execute(args: &Args) -> Result<ExitCode> {
     if let Some(why) = obstacle {
         say("Note", format!("TCG instead of KVM: {why}"));
     }
-    let guests = args.guests.map_or_else(
-        || {
-            let processors = thread::available_parallelism().map_or(1, usize::from);
-            // Many tests sleep: two guests do no harm where there is room for one.
-            (processors / args.smp as usize).max(sides.len())
-        },
-        usize::from,
-    );
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let room = args
+        .guests
+        .map_or((processors / args.smp as usize).max(1), usize::from);
     let dir = RunDir::create("liburing")?;
     say(
         "Running",
@@ -199,10 +195,15 @@ fn execute(args: &Args) -> Result<ExitCode> {
         accels,
         smp: args.smp,
         mem_mib: args.mem,
-        guests,
         timeout_scale: args.timeout_scale,
     };
-    let mut ran = hall.run("liburing's tests", &tests, 1)?;
+    // Many tests sleep: two guests do little harm where there is room for one. What does
+    // not stand it is run again.
+    let guests = match args.guests {
+        Some(_) => room,
+        None => room.max(sides.len()),
+    };
+    let mut ran = hall.run("liburing's tests", &tests, 1, guests)?;
     let accel = ran.accel.unwrap_or(Accel::Tcg);
     let terms = Terms {
         record: &record,
@@ -210,25 +211,28 @@ fn execute(args: &Args) -> Result<ExitCode> {
         sides: &sides,
     };
     let mut cases = compare::cases(&tests, ran.attempts.clone(), terms);
-    let doubtful = doubtful(&cases);
-    if !ran.interrupted && args.again > 0 && !doubtful.is_empty() {
-        if doubtful.len() > AGAIN_MOST {
-            say(
-                "Note",
-                format!(
-                    "{} tests are not as they should be; that is too many to be chance, and none \
-                     is run again",
-                    doubtful.len()
-                ),
-            );
-        } else {
-            let what = format!("{} of them again", doubtful.len());
-            let again = hall.run(&what, &doubtful, args.again)?;
+    let (brief, long) = doubtful(&cases);
+    let doubts = brief.len() + long.len();
+    if doubts > AGAIN_MOST {
+        say(
+            "Note",
+            format!(
+                "{doubts} tests are not as they should be; that is too many to be chance, and none \
+                 is run again"
+            ),
+        );
+    } else {
+        for (tests, times) in [(&brief, args.again), (&long, args.again.min(1))] {
+            if ran.interrupted || times == 0 || tests.is_empty() {
+                continue;
+            }
+            let what = format!("{} of them again", tests.len());
+            let again = hall.run(&what, tests, times, room)?;
             ran.interrupted |= again.interrupted;
             ran.trouble.extend(again.trouble);
             ran.attempts.extend(again.attempts);
-            cases = compare::cases(&tests, ran.attempts, terms);
         }
+        cases = compare::cases(&tests, ran.attempts, terms);
     }
     let seconds = began.elapsed().as_secs_f64();
     if ran.interrupted {
@@ -335,9 +339,10 @@ fn kernels(args: &Args, sides: &[Side]) -> Result<Vec<Kernel>> {
         .collect()
 }
 
-/// Tests that have to be run again before anything is said of them. A kernel that has
-/// complained, or died, has done so.
-fn doubtful(cases: &[Case]) -> Vec<String> {
+/// Tests that have to be run again before anything is said of them, and those of which once
+/// more is enough, as they wait for their time-out. A kernel that has complained, or died,
+/// has done so; and a test that ran out of time on all kernels will do that again.
+fn doubtful(cases: &[Case]) -> (Vec<String>, Vec<String>) {
     cases
         .iter()
         .filter(|case| {
@@ -346,8 +351,15 @@ fn doubtful(cases: &[Case]) -> Vec<String> {
                 Meaning::Differs | Meaning::Fails | Meaning::Stale
             ) && case.verdict() == Verdict::Failed
         })
-        .map(|case| case.test.clone())
-        .collect()
+        .filter(|case| !(case.meaning == Meaning::Fails && case.saw(Outcome::TimeOut)))
+        .map(|case| (case.test.clone(), case.saw(Outcome::TimeOut)))
+        .fold(
+            Default::default(),
+            |(mut brief, mut long), (test, waits)| {
+                if waits { &mut long } else { &mut brief }.push(test);
+                (brief, long)
+            },
+        )
 }
 
 /// Writes what tests have printed that did not pass.
@@ -603,15 +615,19 @@ mod tests {
 
     #[test]
     fn only_what_may_be_chance_is_run_again() {
+        use Outcome::{Failed, Passed, Splat, TimeOut};
         let mut cases = cases();
-        assert_eq!(doubtful(&cases), ["link"]);
-        cases.push(case(
-            "oops",
-            Meaning::Differs,
-            &[Outcome::Passed],
-            &[Outcome::Splat],
-        ));
-        assert_eq!(doubtful(&cases), ["link"]);
+        for (test, meaning, base, patched) in [
+            ("oops", Meaning::Differs, Passed, Splat),
+            ("hang", Meaning::Differs, Passed, TimeOut),
+            ("slow", Meaning::Fails, TimeOut, TimeOut),
+            ("fail", Meaning::Fails, Failed, Failed),
+        ] {
+            cases.push(case(test, meaning, &[base], &[patched]));
+        }
+        let (brief, long) = doubtful(&cases);
+        assert_eq!(brief, ["link", "fail"]);
+        assert_eq!(long, ["hang"]);
     }
 
     #[test]

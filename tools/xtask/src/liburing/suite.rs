@@ -28,8 +28,11 @@ const SPACE: u64 = GIB;
 /// Where the version on record is built, below `liburing/` in the cache.
 const BUILD: &str = "build";
 
-/// How a program's file ends.
+/// How a program's file ends where it is built.
 const SUFFIX: &str = ".t";
+
+/// Of how the disk is made; another one makes it anew.
+const LAYOUT: &str = "2";
 
 /// There is no shared library in the guest, and nobody looks at symbols there.
 const LDFLAGS: &str = "LDFLAGS=-static -s";
@@ -226,8 +229,8 @@ fn built(
         inputs.add(&content);
         headers.push((header, content));
     }
-    for flag in [LDFLAGS, CFLAGS] {
-        inputs.add(flag);
+    for part in [LDFLAGS, CFLAGS, LAYOUT] {
+        inputs.add(part);
     }
     let inputs = inputs.digest();
 
