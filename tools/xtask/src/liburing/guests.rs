@@ -324,11 +324,17 @@ impl Hall<'_> {
         let dir = RunDir::create(&format!("liburing-{}", side.name()))?;
         let run = self.boot(kernel, tests, &dir, &mut Live { side: *side, state })?;
         let mut state = locked(state);
+        state.accel = Some(run.accel);
+        let results = &run.session.results;
+        let mut attempts: Vec<_> = results
+            .iter()
+            .map(|result| attempt(*side, result, &run, dir.path()))
+            .collect();
         if run.interrupted {
             state.interrupted = state.failure.is_none();
+            state.attempts.append(&mut attempts);
             return Ok(());
         }
-        state.accel = Some(run.accel);
 
         // Of the results we are the judge.
         let evidence = Evidence {
@@ -340,11 +346,6 @@ impl Hall<'_> {
         if verdict == Verdict::Infrastructure {
             bail!("{} kernel: {}", side.name(), causes.trim_end());
         }
-        let results = &run.session.results;
-        let mut attempts: Vec<_> = results
-            .iter()
-            .map(|result| attempt(*side, result, &run, dir.path()))
-            .collect();
         let mut finished = results.len();
         if let Some(test) = run.session.running() {
             attempts.push(Attempt {
