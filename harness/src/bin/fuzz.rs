@@ -19,6 +19,7 @@ use harness::fuzz::{
     run::{Failure, Runner, Session},
     shrink, Program, Step,
 };
+use harness::pace::Patience;
 use harness::protocol::{MARK, MARK_RUN};
 
 /// Programs that a ring runs before there is a new one.
@@ -41,10 +42,10 @@ fn say(line: &Line) -> Result<(), Box<dyn Error>> {
 /// The program that runs, for whoever sees that it does not end.
 #[derive(Default)]
 struct Running {
-    program: Option<(Program, u64, Instant)>,
+    program: Option<(Program, u64, Patience)>,
 }
 
-fn set(running: &Mutex<Running>, program: Option<(Program, u64, Instant)>) {
+fn set(running: &Mutex<Running>, program: Option<(Program, u64, Patience)>) {
     running
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -52,14 +53,14 @@ fn set(running: &Mutex<Running>, program: Option<(Program, u64, Instant)>) {
 }
 
 /// Ends the process if a program hangs.
-fn watch(running: &Mutex<Running>, patience: Duration) {
+fn watch(running: &Mutex<Running>) {
     loop {
         thread::sleep(EVERY);
-        let running = running.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((program, seed, since)) = &running.program else {
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((program, seed, patience)) = &mut running.program else {
             continue;
         };
-        if since.elapsed() > patience * HANGS {
+        if patience.is_over() {
             let source = program.source(&name("hangs", *seed), "Does not come to an end");
             // If nobody listens there is nobody to tell.
             let _ = say(&Line::Hangs {
@@ -147,7 +148,8 @@ impl Fuzzer {
                 break;
             }
             let program = generate::program(&mut random, shape);
-            set(&self.running, Some((program.clone(), seed, Instant::now())));
+            let patience = Patience::new(self.runner.patience() * HANGS);
+            set(&self.running, Some((program.clone(), seed, patience)));
             self.progress.programs += 1;
             self.progress.sqes += program.len() as u64;
             self.progress.groups += groups(&program);
@@ -210,9 +212,9 @@ impl Fuzzer {
     fn closed(&self, files: u64) -> io::Result<bool> {
         /// What others in the guest may have opened meanwhile.
         const OTHERS: u64 = 16;
-        let start = Instant::now();
+        let mut patience = Patience::new(self.runner.patience());
         while open_files()? > files + OTHERS {
-            if start.elapsed() > self.runner.patience() {
+            if patience.is_over() {
                 return Ok(false);
             }
             thread::sleep(Duration::from_millis(5));
@@ -267,8 +269,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let task: Task = serde_json::from_str(&task)?;
     let runner = Runner::new()?;
     let running = Arc::new(Mutex::new(Running::default()));
-    let (watched, patience) = (Arc::clone(&running), runner.patience());
-    thread::spawn(move || watch(&watched, patience));
+    let watched = Arc::clone(&running);
+    thread::spawn(move || watch(&watched));
     let mut fuzzer = Fuzzer {
         task,
         runner,

@@ -86,6 +86,8 @@ struct Generator<'a> {
     slow: u32,
     twin: u32,
     many: u32,
+    fixed: u32,
+    message: u32,
     /// Numbers that others may take over, and how often each was.
     names: Vec<(u8, u8)>,
     /// Those of leaders.
@@ -111,6 +113,8 @@ pub fn program(random: &mut Random, shape: Shape) -> Program {
         slow: random.pick(&[0, 20, 50]),
         twin: random.pick(&[0, 0, 0, 30]),
         many: random.pick(&[0, 0, 0, 10, 25]),
+        fixed: random.pick(&[0, 0, 20, 60]),
+        message: random.pick(&[0, 0, 0, 15]),
         names: Vec::new(),
         leaders: Vec::new(),
         random,
@@ -234,7 +238,9 @@ impl Generator<'_> {
             members
         };
         let mut head = self.op();
-        if self.random.percent(35) {
+        // Whether a deadline strikes the right one of several is asked where there are several.
+        let (linked, deadline) = if self.twin > 0 { (60, 50) } else { (35, 20) };
+        if self.random.percent(linked) {
             head.link = Some(if self.random.percent(25) {
                 LinkFlag::Hard
             } else {
@@ -257,7 +263,11 @@ impl Generator<'_> {
             member.group = nth < members;
             ops.push(member);
         }
-        if linked && ops.len() < length && !self.shape.mode.is_iopoll() && self.random.percent(20) {
+        if linked
+            && ops.len() < length
+            && !self.shape.mode.is_iopoll()
+            && self.random.percent(deadline)
+        {
             let mut deadline = Op::new(self.number(), What::Deadline(self.random.percent(50)));
             if self.random.percent(60) {
                 deadline.link = Some(LinkFlag::Link);
@@ -281,7 +291,9 @@ impl Generator<'_> {
         op.skip = self.random.percent(self.skip) && !any;
         op.worker = self.random.percent(self.worker) && !any;
         op.extended = self.random.percent(5);
-        op.personality = self.random.percent(3);
+        // A message may not have one.
+        op.personality = self.random.percent(3) && what != What::Message;
+        op.fixed_file = self.random.percent(self.fixed);
         if matches!(what, What::Nop(_)) && self.random.percent(self.flaw) {
             op.flaw = Some(self.random.pick(&Flaw::ALL));
         }
@@ -344,6 +356,9 @@ impl Generator<'_> {
                 _ if self.drain == 0 && self.random.percent(30) => What::CancelAny,
                 _ => What::Cancel(self.target()),
             };
+        }
+        if self.random.percent(self.message) {
+            return What::Message;
         }
         if self.random.percent(self.many) {
             return match self.random.below(3) {
@@ -424,7 +439,7 @@ mod tests {
         }
         assert!(groups > 2000, "{groups}");
         assert!(wide > 50, "{wide}");
-        assert_eq!(kinds.len(), 19, "{kinds:?}");
+        assert_eq!(kinds.len(), 20, "{kinds:?}");
         assert!(twins > 300, "{twins}");
     }
 }

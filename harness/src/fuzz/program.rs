@@ -50,6 +50,8 @@ pub enum What {
     PollMany(u8),
     /// A timer that expires three times, soon
     TimerMany,
+    /// Posts a CQE to another ring
+    Message,
 }
 
 impl What {
@@ -166,6 +168,8 @@ pub struct Op {
     pub flaw: Option<Flaw>,
     /// Its `user_data` is that of the request with this number
     pub twin: Option<u8>,
+    /// Its file, if it has one, is used by its place in the ring's table
+    pub fixed_file: bool,
 }
 
 impl Op {
@@ -183,6 +187,7 @@ impl Op {
             personality: false,
             flaw: None,
             twin: None,
+            fixed_file: false,
         }
     }
 
@@ -257,6 +262,13 @@ impl Op {
         self
     }
 
+    /// Its file is a registered one.
+    #[must_use]
+    pub const fn fixed_file(mut self) -> Self {
+        self.fixed_file = true;
+        self
+    }
+
     /// It is malformed. Of NOPs only.
     #[must_use]
     pub fn flawed(mut self, flaw: Flaw) -> Self {
@@ -284,6 +296,7 @@ impl Op {
             What::Deadline(_) => opcode::LinkTimeout::CODE,
             What::Cancel(_) | What::CancelAll(_) | What::CancelAny => opcode::AsyncCancel::CODE,
             What::Remove(_) => opcode::TimeoutRemove::CODE,
+            What::Message => opcode::MsgRingData::CODE,
         }
     }
 
@@ -346,6 +359,8 @@ ops! {
     poll_many(pipe: u8) = What::PollMany(pipe);
     /// A timer that expires three times.
     timer_many() = What::TimerMany;
+    /// A message to another ring.
+    message() = What::Message;
 }
 
 impl fmt::Display for Op {
@@ -362,6 +377,7 @@ impl fmt::Display for Op {
             personality,
             flaw,
             twin,
+            fixed_file,
         } = self;
         match what {
             What::Nop(result) => write!(f, "nop({id}, {result})"),
@@ -383,6 +399,7 @@ impl fmt::Display for Op {
             What::Remove(target) => write!(f, "remove({id}, {target})"),
             What::PollMany(pipe) => write!(f, "poll_many({id}, {pipe})"),
             What::TimerMany => write!(f, "timer_many({id})"),
+            What::Message => write!(f, "message({id})"),
         }?;
         if let Some(other) = twin {
             write!(f, ".twin({other})")?;
@@ -398,6 +415,7 @@ impl fmt::Display for Op {
             (worker, ".worker()"),
             (extended, ".extended()"),
             (personality, ".personality()"),
+            (fixed_file, ".fixed_file()"),
         ] {
             if *set {
                 f.write_str(call)?;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Runs programs, and asks the model whether what came of them is allowed.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -24,10 +25,10 @@ use super::program::{End, LinkFlag, Op, Program, Step, Timer, What};
 use crate::pace::Patience;
 use crate::protocol::SLOWDOWN_ENV;
 use crate::ring::{
-    Cqe, Ring, Setup, SyncCancel, IORING_REGISTER_ENABLE_RINGS, IORING_REGISTER_RING_FDS,
+    Cqe, Ring, RingMode, Setup, SyncCancel, IORING_REGISTER_ENABLE_RINGS, IORING_REGISTER_RING_FDS,
     IORING_REGISTER_SYNC_CANCEL, IORING_UNREGISTER_RING_FDS,
 };
-use crate::sqe::{ExtEntry, Support, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS};
+use crate::sqe::{ExtEntry, RawSqe, Support, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS};
 
 const IORING_NOP_INJECT_RESULT: u32 = 1 << 0;
 const IORING_NOP_TW: u32 = 1 << 4;
@@ -37,6 +38,9 @@ const IORING_ASYNC_CANCEL_OP: u32 = 1 << 5;
 const IORING_CQE_F_MORE: u32 = 1 << 1;
 /// So often does a timer expire that does so several times.
 const SHOTS: u32 = 3;
+const IORING_REGISTER_FILES_UPDATE: u32 = 6;
+/// Registered files of a ring: the pipes, and what all programs use.
+const FILES: u32 = 8;
 /// No entry of an SQ has this index.
 const NO_INDEX: u32 = u32::MAX;
 
@@ -82,6 +86,7 @@ impl Failure {
 /// All but [`REFUSED`] and fsync.
 fn restrictions() -> Vec<Restriction> {
     let register = [
+        IORING_REGISTER_FILES_UPDATE,
         IORING_REGISTER_ENABLE_RINGS,
         IORING_REGISTER_RING_FDS,
         IORING_UNREGISTER_RING_FDS,
@@ -110,6 +115,8 @@ struct World {
     sink: *mut u8,
     soon: &'static Timespec,
     never: &'static Timespec,
+    /// Gets messages
+    mailbox: RefCell<Ring>,
 }
 
 impl World {
@@ -138,6 +145,7 @@ impl World {
             sink: room[skip..].as_mut_ptr(),
             soon: Box::leak(Box::new(Timespec::new().nsec(200_000))),
             never: Box::leak(Box::new(Timespec::new().sec(3600))),
+            mailbox: RefCell::new(Setup::new(RingMode::Default).build()?),
         })
     }
 }
@@ -267,6 +275,7 @@ impl Session {
             // For a ring that is not enabled yet.
             let mut ring = setup.disabled().build()?;
             let personality = ring.submitter().register_personality()?;
+            ring.submitter().register_files_sparse(FILES)?;
             ring.submitter()
                 .register_restrictions(&mut restrictions())?;
             ring.enable()?;
@@ -274,6 +283,7 @@ impl Session {
         } else {
             let ring = setup.build()?;
             let personality = ring.submitter().register_personality()?;
+            ring.submitter().register_files_sparse(FILES)?;
             (ring, personality)
         };
         Ok(Self {
@@ -416,6 +426,7 @@ impl Runner {
             strays: Vec::new(),
             belated: false,
             pipes: BTreeMap::new(),
+            registered: BTreeSet::new(),
             marks: io::pipe()
                 .map_err(|error| Failure::new(format!("there is no pipe: {error}")))?,
             runner: self,
@@ -457,6 +468,8 @@ struct Run<'a> {
     /// There were CQEs of earlier programs
     belated: bool,
     pipes: BTreeMap<u8, Pipe>,
+    /// Places of the ring's table of files that are this program's
+    registered: BTreeSet<u32>,
     marks: (io::PipeReader, io::PipeWriter),
 }
 
@@ -545,6 +558,7 @@ impl Run<'_> {
                 vec![ok(input, feed), ok(hung, hangup), ok(input | hung, hangup)]
             }
             What::TimerMany => vec![ok(ETIME, 0)],
+            What::Message => vec![ok(0, 0)],
             What::Write => vec![ok(1, 0)],
             What::ReadFile => vec![ok(BLOCK as i32, 0)],
             What::ReadShort => vec![bad(BLOCK as i32, 0)],
@@ -574,7 +588,13 @@ impl Run<'_> {
             && !iopoll
             && !matches!(
                 op.what,
-                What::ReadFile | What::ReadShort | What::ReadDevice | What::Fsync | What::FsyncPipe
+                What::ReadFile
+                    | What::ReadShort
+                    | What::ReadDevice
+                    | What::Fsync
+                    | What::FsyncPipe
+                    // If the other ring is locked.
+                    | What::Message
             );
         Request {
             asked: Asked {
@@ -649,6 +669,7 @@ impl Run<'_> {
             personality,
             flaw,
             twin: _,
+            fixed_file,
         } = *op;
         let fd = match op.pipe() {
             Some(pipe) => self.pipe(pipe)?.read.as_raw_fd(),
@@ -661,6 +682,7 @@ impl Run<'_> {
             sink,
             soon,
             never,
+            mailbox,
         } = &self.runner.world;
         let (soon, never): (*const Timespec, *const Timespec) = (*soon, *never);
         let device = device.as_ref().map_or(-1, |device| device.as_raw_fd());
@@ -696,12 +718,19 @@ impl Run<'_> {
             What::PollMany(_) => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32)
                 .multi(true)
                 .build(),
+            What::Message => {
+                let to = Fd(mailbox.borrow().fd());
+                opcode::MsgRingData::new(to, 0, self.user_data(id), None).build()
+            }
             What::TimerMany => opcode::Timeout::new(soon)
                 .count(SHOTS)
                 .flags(TimeoutFlags::ETIME_SUCCESS | TimeoutFlags::MULTISHOT)
                 .build(),
         };
         let mut entry = entry.user_data(self.user_data(op.name()));
+        if fixed_file {
+            self.register_file(op, entry.raw_mut())?;
+        }
         let raw = entry.raw_mut();
         match what {
             What::Nop(result) => {
@@ -745,6 +774,25 @@ impl Run<'_> {
             flaw.put_into(raw);
         }
         Ok(entry)
+    }
+
+    /// Has an SQE use its file by its place in the ring's table.
+    fn register_file(&mut self, op: &Op, sqe: &mut RawSqe) -> io::Result<()> {
+        let place = match op.what {
+            What::Read(pipe) | What::Poll(pipe) | What::PollMany(pipe) => u32::from(pipe),
+            What::Write => 4,
+            What::ReadFile | What::ReadShort | What::Fsync | What::NoBuffer => 5,
+            What::ReadDevice if sqe.fd >= 0 => 6,
+            What::FsyncPipe => 7,
+            _ => return Ok(()),
+        };
+        if self.registered.insert(place) {
+            let ring = &self.session.ring;
+            ring.submitter().register_files_update(place, &[sqe.fd])?;
+        }
+        sqe.fd = place as i32;
+        sqe.flags |= Flags::FIXED_FILE.bits();
+        Ok(())
     }
 
     fn submit(&mut self, step: u32, ops: &[Op], other: bool, hole: Option<u8>) -> Result<(), Stop> {
@@ -848,6 +896,7 @@ impl Run<'_> {
             self.take(end, cqes)?;
             self.judge().map_err(|rejection| rule(rejection.rule))?;
         }
+        self.messages()?;
         self.marks()
     }
 
@@ -910,6 +959,11 @@ impl Run<'_> {
                 ret: 0,
             });
         }
+        // A member that its leader holds is told once, and then only waited for.
+        let brief = SyncCancel {
+            patience: Some(Duration::from_millis(1)),
+            ..SyncCancel::default()
+        };
         let mut patience = Patience::new(self.runner.patience);
         let mut wrong: Option<Patience> = None;
         loop {
@@ -918,14 +972,14 @@ impl Run<'_> {
                 let _ = self.session.ring.sync_cancel(&SyncCancel {
                     flags: IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_OP,
                     opcode: opcode::Timeout::CODE,
-                    ..SyncCancel::default()
+                    ..brief
                 });
             }
             for &name in &endless {
                 let _ = self.session.ring.sync_cancel(&SyncCancel {
                     user_data: self.user_data(name),
                     flags: IORING_ASYNC_CANCEL_ALL,
-                    ..SyncCancel::default()
+                    ..brief
                 });
             }
             self.reap(end)?;
@@ -982,6 +1036,38 @@ impl Run<'_> {
             },
             ret,
         });
+    }
+
+    /// The messages that the other ring got, each of a request that was issued.
+    fn messages(&self) -> Result<(), Stop> {
+        let came = self.runner.world.mailbox.borrow_mut().arrived();
+        let count = |name| {
+            came.iter()
+                .filter(|cqe| cqe.user_data == self.user_data(name))
+                .count()
+        };
+        for op in self.program.ops().filter(|op| op.what == What::Message) {
+            let own = self.position(op.id);
+            let mut seen = self.seen.iter().filter(|seen| seen.request == own);
+            match (seen.next(), count(op.id)) {
+                // Which one has posted, of several; or was it skipped, or not taken?
+                _ if op.twin.is_some() || self.is_named(op.id) => {}
+                (Some(seen), 0) if seen.res == 0 => {
+                    return Err(rule("C3: success of a request that has done nothing"));
+                }
+                (Some(seen), 1) if seen.res < 0 => {
+                    return Err(rule("F5, C6: a request that is said not to be issued was"));
+                }
+                (_, 0 | 1) => {}
+                _ => return Err(rule("I1: issued once at most")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another request has taken over its number.
+    fn is_named(&self, id: u8) -> bool {
+        self.program.ops().any(|op| op.twin == Some(id))
     }
 
     /// The numbers that were written, in their order.
