@@ -380,10 +380,30 @@ impl Case {
             one.element == element && endings.any(|ending| ending.res != ECANCELED)
         });
 
+        let others = chain.requests_of(element).flat_map(move |number| {
+            let all = self.deadlines_of_namesakes(submission.first + number);
+            all.map(|(id, _)| Some(id))
+        });
+
         requests
             .map(|(id, _)| Some(id))
             .chain(deadlines.map(move |one| Some(submission.first + one.request)))
+            .chain(others)
             .chain(outside.map(|_| None))
+    }
+
+    /// Deadlines of plain requests that have the `user_data` of this one, with the steps in which
+    /// they were submitted. Today they look for what they are for by that, and may find this one.
+    fn deadlines_of_namesakes(&self, request: usize) -> impl Iterator<Item = (usize, Step)> + '_ {
+        self.places().flat_map(move |(submission, chain)| {
+            let like = move |&id: &usize| id != request && self.name(id) == self.name(request);
+            let deadlines = chain.deadlines.iter().filter(move |one| {
+                let mut own = chain.requests_of(one.element);
+                let id = own.next().map(|number| submission.first + number);
+                own.next().is_none() && id.as_ref().is_some_and(like)
+            });
+            deadlines.map(move |one| (submission.first + one.request, submission.step))
+        })
     }
 
     /// Whether the marks that requests have left, in the order in which they were found, are those
@@ -812,12 +832,23 @@ impl Walk<'_> {
 
     /// When a request may have been cancelled by itself, X2 and X3.
     fn request_struck(&self, local: usize) -> Option<Step> {
-        let name = self.view.case.name(self.id(local));
-        self.view.struck(|target| match target {
+        let case = self.view.case;
+        let name = case.name(self.id(local));
+        let struck = self.view.struck(|target| match target {
             Target::Request(other) | Target::Timer(other) => other == name,
             Target::Timers => self.request(local).asked.timer,
             Target::Any => true,
-        })
+        });
+        let deadlines = case.deadlines_of_namesakes(self.id(local));
+        let deadlines = deadlines.filter(|(id, _)| {
+            let cqe = self.view.cqe(*id);
+            cqe.is_none_or(|cqe| cqe.res != ECANCELED)
+        });
+
+        struck
+            .into_iter()
+            .chain(deadlines.map(|(_, step)| step))
+            .min()
     }
 
     /// How a request that was issued ended: with which result, whether links treat it as failed,

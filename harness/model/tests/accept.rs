@@ -705,6 +705,23 @@ fn x4_a_deadline_leaves_namesakes() {
     );
 }
 
+/// One of a plain request is not: that is how it is today.
+#[test]
+fn x4_a_plain_deadline_takes_namesakes_for_its_own() {
+    let case = case([
+        vec![nop(1).link(), deadline()],
+        vec![waits(2).twin(0).more(), nop(5)],
+    ]);
+    accepted(&case, &[(0, 1), (1, ETIME), (3, ECANCELED), (0, ECANCELED)]);
+    accepted(&case, &[(0, 1), (1, ECANCELED), (3, 5), (0, 1)]);
+    rejected(
+        &case,
+        &[(0, 1), (1, ECANCELED), (3, ECANCELED), (0, ECANCELED)],
+        "",
+    );
+    rejected(&case, &[(0, 1), (1, ETIME), (3, ECANCELED), (0, 1)], "");
+}
+
 #[test]
 fn what_may_still_come_is_lacking() {
     let case = case([vec![nop(7).more(), nop(1)]]);

@@ -293,7 +293,8 @@ impl Generator<'_> {
         op.extended = self.random.percent(5);
         // A message may not have one.
         op.personality = self.random.percent(3) && what != What::Message;
-        op.fixed_file = self.random.percent(self.fixed);
+        // One whose end is not waited for may be issued when the place is a later program's.
+        op.fixed_file = self.random.percent(self.fixed) && !op.skip;
         if matches!(what, What::Nop(_)) && self.random.percent(self.flaw) {
             op.flaw = Some(self.random.pick(&Flaw::ALL));
         }
