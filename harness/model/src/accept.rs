@@ -323,7 +323,8 @@ impl Case {
             });
         }
         view.drains()?;
-        view.reports()
+        view.reports()?;
+        view.deadlines()
     }
 
     /// Deadlines that are to strike by themselves, as something of their element does not end before
@@ -336,21 +337,30 @@ impl Case {
             let deadline = chain.deadlines.iter().find(|one| one.element == 0)?;
             let id = submission.first + deadline.request;
             let strikes = |ending: &Ending| ending.res != ECANCELED && ending.from <= step;
-            let requests = chain.requests_of(0);
-            let mut requests = requests.map(|id| &self.requests[submission.first + id]);
-            let stays = |request: &Request| request.inline && request.outlasts(step);
-            let head = requests.next()?;
-            let lasts = stays(head) || head.done_at_once() && requests.any(stays);
 
-            (lasts
-                && head.inline
-                && !chain.program.is_void()
-                && self.strikers(submission, chain, 0).count() == 1
+            (self.lasts(submission, chain, step)
                 && self.requests[id].endings.iter().any(strikes)
                 && !self.requests[id].asked.skip
                 && !seen.iter().any(|cqe| cqe.request == id))
             .then_some(id)
         })
+    }
+
+    /// Something of a chain's first element is in flight until this step, unless its deadline
+    /// strikes, which alone may.
+    fn lasts(&self, submission: &Submission, chain: &Chain, step: Step) -> bool {
+        let requests = chain.requests_of(0);
+        let mut requests = requests.map(|id| &self.requests[submission.first + id]);
+        let stays = |request: &Request| request.inline && request.outlasts(step);
+        let Some(head) = requests.next() else {
+            return false;
+        };
+        let lasts = stays(head) || head.done_at_once() && requests.any(stays);
+
+        lasts
+            && head.inline
+            && !chain.program.is_void()
+            && self.strikers(submission, chain, 0).count() == 1
     }
 
     /// Numbers of the requests that may cancel something of an element.
@@ -609,6 +619,24 @@ impl View<'_> {
                         "I4: posts before a request that drains, and came after it",
                         cqe.request,
                     ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// X4: a deadline finds what it is for, where it is known that this is there.
+    fn deadlines(&self) -> Result<(), Rejection> {
+        if self.case.memory.drains {
+            return Ok(());
+        }
+        for (submission, chain) in self.case.places() {
+            for deadline in chain.deadlines.iter().filter(|one| one.element == 0) {
+                let id = submission.first + deadline.request;
+                let Some(cqe) = self.cqe(id) else { continue };
+                let missed = [ENOENT, EALREADY].contains(&cqe.res);
+                if missed && self.case.lasts(submission, chain, cqe.step) {
+                    return Err(broken("X4: a deadline does not find what it is for", id));
                 }
             }
         }

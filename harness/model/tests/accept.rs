@@ -640,6 +640,10 @@ fn x4_a_deadline() {
     rejected(&case, &[(1, ECANCELED), (0, 7), (2, ECANCELED)], "C3");
     rejected(&case, &[(1, ECANCELED), (0, 7), (2, 0)], "X4");
     rejected(&case, &[(1, ECANCELED), (0, 7)], "C1");
+    let finds_nothing = [(2, ENOENT), (1, 1), (0, 7)];
+    accepted(&case, &finds_nothing);
+    let early = [seen(&finds_nothing[..1], 1), seen(&finds_nothing[1..], 2)].concat();
+    rejected_as(case.accept(&early), "X4: a deadline does not find", "");
     // It strikes, as nothing else ends the member.
     assert_eq!(case.overdue(&[], 1), Some(2));
     assert_eq!(case.overdue(&seen(&[(2, ETIME)], 1), 1), None);
