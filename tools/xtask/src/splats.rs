@@ -24,7 +24,7 @@ use crate::{
     build,
     guest::{self, Built, Program},
     interrupt, kvm,
-    log_rules::Rules,
+    log_rules::{Finding, Rules},
     paths,
     profile::Profile,
     progress::{self, say},
@@ -444,6 +444,8 @@ fn try_one(
     if report.interrupted {
         return Ok(None);
     }
+    let early = |finding: &Finding| finding.test.as_deref() != Some(TEST);
+    let early = report.findings.iter().any(early);
     let rules: Vec<_> = report
         .findings
         .iter()
@@ -452,7 +454,7 @@ fn try_one(
     Ok(Some(Outcome {
         planted: splat.name.clone(),
         profile: subject.profile.to_string(),
-        found: is_found(splat.rule(), report.verdict, &rules),
+        found: is_found(splat.rule(), report.verdict, &rules, early),
         verdict: report.verdict,
         rules,
         seconds: report.seconds,
@@ -462,9 +464,12 @@ fn try_one(
 }
 
 /// Whether a run shows what was planted: as a complaint of the kernel, by the rule that is
-/// meant, and nothing else.
-fn is_found(rule: &str, verdict: Verdict, rules: &[String]) -> bool {
-    verdict == Verdict::Splat && !rules.is_empty() && rules.iter().all(|found| found == rule)
+/// meant, and nothing else. What the kernel complained of before is not what was planted.
+fn is_found(rule: &str, verdict: Verdict, rules: &[String], early: bool) -> bool {
+    verdict == Verdict::Splat
+        && !early
+        && !rules.is_empty()
+        && rules.iter().all(|found| found == rule)
 }
 
 /// Found, not found, not tried.
@@ -602,8 +607,14 @@ mod tests {
         let rules = |names: &[&str]| -> Vec<String> {
             names.iter().map(|name| (*name).to_owned()).collect()
         };
-        assert!(is_found("bug", Verdict::Splat, &rules(&["bug"])));
-        assert!(is_found("bug", Verdict::Splat, &rules(&["bug", "bug"])));
+        assert!(is_found("bug", Verdict::Splat, &rules(&["bug"]), false));
+        assert!(!is_found("bug", Verdict::Splat, &rules(&["bug"]), true));
+        assert!(is_found(
+            "bug",
+            Verdict::Splat,
+            &rules(&["bug", "bug"]),
+            false
+        ));
         for (verdict, names) in [
             (Verdict::Splat, &["warning"][..]),
             (Verdict::Splat, &["bug", "warning"]),
@@ -612,7 +623,10 @@ mod tests {
             (Verdict::Lost, &["bug"]),
             (Verdict::Infrastructure, &[]),
         ] {
-            assert!(!is_found("bug", verdict, &rules(names)), "{verdict:?}");
+            assert!(
+                !is_found("bug", verdict, &rules(names), false),
+                "{verdict:?}"
+            );
         }
     }
 
