@@ -41,8 +41,9 @@ pub(crate) struct Args {
 const SHOWN: usize = 60;
 
 /// What `--all` adds.
-const ALL: [&str; 9] = [
+const ALL: [&str; 10] = [
     "cargo xtask series compare",
+    "cargo xtask series check --build --boot",
     "cargo xtask liburing",
     "cargo xtask fuzz --count 2000",
     // Whether plain requests, chains or groups cost more than is on record. The rest of

@@ -178,6 +178,7 @@ pub(crate) fn ensure_pair(profile: &Profile, options: &Options) -> Result<(Kerne
         let variant = Variant {
             name: PAIR,
             series,
+            patches: None,
             edits: &[],
         };
         ensure(profile.clone(), options, Part::Variant(&variant))
@@ -238,6 +239,8 @@ pub(crate) enum Part<'a> {
     /// Objects to compare, in a directory of their own: others' flags would make
     /// the kernel's build start over. On the tree with the series, or as it came.
     Objects { pristine: bool },
+    /// The same, on the tree of a variant.
+    Step(&'a Variant<'a>),
 }
 
 /// Everything that a make is run with.
@@ -267,8 +270,22 @@ impl Site {
             jobs,
         } = options;
         let base = Base::load(&paths::kernel()?)?;
-        let series = Series::load()?;
+        let whole = Series::load()?;
+        let variant = match part {
+            Part::Variant(variant) | Part::Step(variant) => Some(variant),
+            Part::Kernel | Part::Objects { .. } => None,
+        };
         let mut request = Request::load(&profile)?;
+        let series = match variant.and_then(|variant| variant.patches) {
+            None => whole.clone(),
+            Some(count) => {
+                let series = whole.first(count);
+                if !series.has_options() {
+                    request.forget(&whole.options()?);
+                }
+                series
+            }
+        };
         let llvm = toolchain::choose_llvm(llvm)?;
         let cache = Cache::open()?;
         if kdir.is_some() {
@@ -278,7 +295,7 @@ impl Site {
                  of them"
             );
         }
-        if let Part::Variant(_) = part {
+        if variant.is_some() {
             ensure!(
                 kdir.is_none() && !profile.is_base(),
                 "a variant is of the cache's tree with the series: leave out --kdir and --profile base"
@@ -290,9 +307,10 @@ impl Site {
             (Part::Kernel, Some(dir)) => format!("{profile}-{}", series::kdir_key(dir)?),
             (Part::Kernel, None) => profile.name().to_owned(),
             (Part::Variant(variant), _) if !variant.series => {
-                request.forget(&series.options()?);
+                request.forget(&whole.options()?);
                 format!("{profile}-{}-base", variant.name)
             }
+            (Part::Step(variant), _) => format!("compare/{profile}-{}", variant.name),
             (Part::Variant(variant), _) => format!("{profile}-{}", variant.name),
             (Part::Objects { pristine: true }, _) if !profile.is_base() => {
                 format!("compare/{profile}-base")
@@ -302,12 +320,13 @@ impl Site {
         let pristine = profile.is_base()
             || match part {
                 Part::Objects { pristine } => pristine,
-                Part::Variant(variant) => !variant.series,
+                Part::Variant(variant) | Part::Step(variant) => !variant.series,
                 Part::Kernel => false,
             };
         let out = cache.root().join("build").join(name);
         let have_source = kdir.is_some() || fetch::cached_source(&cache, &base).is_some();
-        let small = matches!(part, Part::Objects { .. }) || out.join("vmlinux").exists();
+        let small =
+            matches!(part, Part::Objects { .. } | Part::Step(_)) || out.join("vmlinux").exists();
         cache.need_space(match (have_source, small) {
             (false, _) => SPACE_ALL,
             (true, false) => SPACE_BUILD,
@@ -322,10 +341,6 @@ impl Site {
             ),
             None => {
                 let source = fetch::source(&cache, &lock, &base, tarball.as_deref())?;
-                let variant = match part {
-                    Part::Variant(variant) => Some(variant),
-                    Part::Kernel | Part::Objects { .. } => None,
-                };
                 let content = if pristine {
                     base.version.clone()
                 } else {

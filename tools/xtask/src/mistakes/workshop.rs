@@ -135,6 +135,7 @@ impl<'a> Workshop<'a> {
                 let variant = Variant {
                     name: NAME,
                     series: true,
+                    patches: None,
                     edits,
                 };
                 let Source {

@@ -31,6 +31,8 @@ pub(crate) struct Variant<'a> {
     pub(crate) name: &'a str,
     /// Whether the series is in it.
     pub(crate) series: bool,
+    /// How many patches of it, if not all.
+    pub(crate) patches: Option<usize>,
     /// In their order.
     pub(crate) edits: &'a [Edit],
 }
@@ -179,6 +181,7 @@ mod tests {
             let variant = Variant {
                 name: "x",
                 series: true,
+                patches: None,
                 edits,
             };
             series.digest_of(Some(&variant)).unwrap()

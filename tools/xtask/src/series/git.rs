@@ -48,6 +48,10 @@ const TRACKED: [&str; 16] = [
 /// What the tree itself wants git to ignore.
 const IGNORE: &str = ".gitignore";
 
+/// As in the tree's .gitattributes, which is not in every repository here: what stands
+/// behind the `@@` of a hunk depends on it.
+const ATTRIBUTES: &str = "*.c diff=cpp\n*.h diff=cpp\n*.rs diff=rust\n";
+
 /// Runs git in a repository of the user's: with the user's configuration (it has
 /// the name for commits), but never in another repository.
 fn git(dir: &Path) -> Command {
@@ -303,6 +307,7 @@ fn lay_out(
         }
     }
     cache::write_whole(&dir.join(".git/info/exclude"), dedup(&exclude).as_bytes())?;
+    cache::write_whole(&dir.join(".git/info/attributes"), ATTRIBUTES.as_bytes())?;
     for (key, value) in [
         // Objects are many and short-lived.
         ("core.compression", "0"),
@@ -617,7 +622,7 @@ fn plain(diff: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::testing::{write, World},
+        super::testing::{write, World, C},
         *,
     };
 
@@ -661,6 +666,29 @@ mod tests {
         let repository = small(&world.series(), &world.tree).unwrap();
         take_back(&world.kernel, repository.path(), BASE_TAG).unwrap();
         assert_eq!(contents(&world.kernel), before);
+    }
+
+    /// The lines with `@@` are those that the kernel's own git would write.
+    #[test]
+    fn hunks_are_named_by_the_function_they_are_in() {
+        let world = World::new();
+        write(
+            &world.tree.join("io_uring/a.c"),
+            &C.replace("one\ntwo\n", "int f(void)\n{\nlabel:\n"),
+        );
+        let path = world.kernel.join("patches/0001-io_uring-first.patch");
+        let text = fs::read_to_string(&path).unwrap();
+        write(
+            &path,
+            &text.replace("@@ -3,6 +3,7 @@ two", "@@ -4,6 +4,7 @@"),
+        );
+        refresh_in(&world.series(), &world.tree).unwrap();
+        let first = &world.series().patches[0];
+        assert!(
+            first.diff.contains("@@ -4,6 +4,7 @@ int f(void)\n"),
+            "{}",
+            first.diff
+        );
     }
 
     #[test]
@@ -717,7 +745,7 @@ mod tests {
         write(
             &world.kernel.join("patches/0003-io_uring-third.patch"),
             "Subject: io_uring: third\n\nBecause.\n\n---\n--- a/io_uring/group/state.rs\n\
-             +++ b/io_uring/group/state.rs\n@@ -5,3 +5,4 @@ four\n five\n six\n seven\n+last\n",
+             +++ b/io_uring/group/state.rs\n@@ -5,3 +5,4 @@\n five\n six\n seven\n+last\n",
         );
         world.series().account().unwrap();
         world

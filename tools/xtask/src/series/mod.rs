@@ -14,6 +14,8 @@ mod export;
 mod git;
 mod kdir;
 mod patch;
+mod steps;
+mod style;
 mod sync;
 
 use std::{
@@ -46,11 +48,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Check that files and patches make up a series that applies.
-    Check {
-        /// Leave out what needs the kernel source, if it is not in the cache.
-        #[arg(long)]
-        offline: bool,
-    },
+    Check(check::Args),
     /// Build io_uring with the series and without, and tell new warnings and changes in code that should not be.
     Compare(compare::Args),
     /// Write the series to DIR as mails with a cover letter, and say how to send them.
@@ -83,7 +81,7 @@ enum Command {
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let Args { command } = args;
     match command {
-        Command::Check { offline } => return check::run(offline),
+        Command::Check(args) => return check::run(&args),
         Command::Compare(args) => return compare::run(args),
         Command::Export(args) => export::run(&args)?,
         Command::Tree { dir } => git::tree(&dir)?,
@@ -176,7 +174,7 @@ impl Series {
     }
 
     /// The series as it is with its first `count` patches.
-    fn first(&self, count: usize) -> Self {
+    pub(crate) fn first(&self, count: usize) -> Self {
         let (patches, rest) = self.patches.split_at(count.min(self.patches.len()));
         Self {
             kernel: self.kernel.clone(),
@@ -245,6 +243,11 @@ impl Series {
             }
         }
         Ok(content)
+    }
+
+    /// Whether a tree with it has options of its own.
+    pub(crate) fn has_options(&self) -> bool {
+        self.added().contains(Path::new(KCONFIG))
     }
 
     /// The options that only a tree with the series has, as `.config` names them.

@@ -12,14 +12,7 @@ use std::{
 use anyhow::{ensure, Context as _, Result};
 
 use super::{compare, Patch, Series, Variant};
-use crate::{
-    build,
-    cache,
-    checks::Checks,
-    fetch,
-    profile::Profile,
-    run,
-};
+use crate::{build, cache, checks::Checks, profile::Profile, run};
 
 /// Of trees and build directories. Each patch takes the place of the one before.
 const NAME: &str = "step";
@@ -138,7 +131,11 @@ fn boot_one(count: usize, accepts: bool, options: &build::Options) -> Result<()>
     let program = env::current_exe().context("cannot find this program")?;
     let status = run::attached(
         Command::new(program)
-            .args(["qemu-test", "--profile", if accepts { BOOTED } else { WITHOUT }])
+            .args([
+                "qemu-test",
+                "--profile",
+                if accepts { BOOTED } else { WITHOUT },
+            ])
             .arg("--kernel")
             .arg(&kernel.bzimage),
     )?;
@@ -155,7 +152,7 @@ fn step(count: usize) -> Variant<'static> {
     }
 }
 
-/// Checks that need neither a build nor a kernel.
+/// What the tree's kernel-doc says of the C files, and does not say of the base.
 pub(super) fn kernel_doc(report: &mut Checks, series: &Series, pristine: &Path) -> Result<()> {
     let script = "scripts/kernel-doc";
     if !pristine.join(script).exists() {
@@ -192,7 +189,11 @@ pub(super) fn kernel_doc(report: &mut Checks, series: &Series, pristine: &Path) 
             Ok(said)
         };
         let old = pristine.join(path);
-        let known = if old.exists() { warnings(old)? } else { Vec::new() };
+        let known = if old.exists() {
+            warnings(old)?
+        } else {
+            Vec::new()
+        };
         let new: Vec<_> = warnings(dir.path().join(path))?
             .into_iter()
             .filter(|line| !known.contains(line))
@@ -208,7 +209,59 @@ pub(super) fn kernel_doc(report: &mut Checks, series: &Series, pristine: &Path) 
     Ok(())
 }
 
-/// Whether the source is there without being fetched.
-pub(super) fn has_source(base: &super::Base) -> Result<bool> {
-    Ok(fetch::cached_source(&cache::Cache::open()?, base).is_some())
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{write, World},
+        *,
+    };
+
+    #[test]
+    fn documents_are_no_step_of_the_kernel() {
+        let world = World::new();
+        write(
+            &world
+                .kernel
+                .join("patches/0003-Documentation-io_uring-x.patch"),
+            "Subject: Documentation: io_uring: x\n\nBecause.\n\nAdds: Documentation/x.rst\n---\n",
+        );
+        write(&world.kernel.join("Documentation/x.rst"), "");
+        let steps: Vec<_> = each(&world.series())
+            .unwrap()
+            .into_iter()
+            .map(|(count, so_far, name)| (count, so_far.patches.len(), name))
+            .collect();
+        assert_eq!(
+            steps,
+            [
+                (1, 1, "0001-io_uring-first.patch".to_owned()),
+                (2, 2, "0002-io_uring-second.patch".to_owned()),
+            ]
+        );
+    }
+
+    /// The series of this checkout: before its last functional patch it accepts nothing.
+    #[test]
+    fn groups_are_accepted_by_the_last_step() {
+        let series = Series::load().unwrap();
+        let accepted: Vec<_> = each(&series)
+            .unwrap()
+            .iter()
+            .map(|(_, so_far, _)| accepts(so_far).unwrap())
+            .collect();
+        let (last, before) = accepted.split_last().unwrap();
+        assert!(*last && !before.contains(&true), "{accepted:?}");
+    }
+
+    #[test]
+    fn each_step_is_formatted() {
+        let world = World::new();
+        let step = |text: &str| {
+            write(&world.kernel.join("io_uring/group/state.rs"), text);
+            let path = PathBuf::from("io_uring/group/state.rs");
+            formatted(&world.series(), &[&path])
+        };
+        step("fn a() {}\n").unwrap();
+        step("fn a() { }\n").unwrap_err();
+    }
 }

@@ -54,7 +54,9 @@ impl Exceptions {
                     && exception.types.contains(remark.kind)
             });
             match excepted {
-                Some(index) => drop(self.used.insert((index, remark.kind.to_owned()))),
+                Some(index) => {
+                    self.used.insert((index, remark.kind.to_owned()));
+                }
                 None => {
                     rest.push_str(remark.text.trim_end());
                     rest.push_str("\n\n");
@@ -87,7 +89,9 @@ fn remarks(output: &str) -> Vec<Remark<'_>> {
         let kind = lines.next().and_then(|line| {
             let (level, rest) = line.split_once(':')?;
             let (kind, _) = rest.split_once(':')?;
-            ["ERROR", "WARNING", "CHECK"].contains(&level).then_some(kind)
+            ["ERROR", "WARNING", "CHECK"]
+                .contains(&level)
+                .then_some(kind)
         });
         let Some(kind) = kind else { continue };
         let file = lines.next().and_then(|line| {

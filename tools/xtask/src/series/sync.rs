@@ -284,6 +284,7 @@ mod tests {
             let variant = Variant {
                 name: "v",
                 series: true,
+                patches: None,
                 edits,
             };
             cached_tree(
@@ -327,6 +328,7 @@ mod tests {
             let variant = Variant {
                 name: "v",
                 series,
+                patches: None,
                 edits: &[],
             };
             cached_tree(

@@ -14,6 +14,7 @@ use std::{
     fmt::Display,
     fs,
     io::{LineWriter, Write as _},
+    path::Path,
     process::{Command, ExitCode},
 };
 
@@ -24,7 +25,7 @@ use self::{
     code::{Code, Expected},
     warnings::Warning,
 };
-use super::Series;
+use super::{Series, Variant};
 use crate::{
     build::{self, Part, Site},
     cache::{self, Parts},
@@ -115,7 +116,7 @@ const BINDINGS: [&str; 4] = [
 const CHECK: &str = "CHECK=sparse -D__typeof_unqual__=__typeof__";
 
 /// What can be run on this machine beside the compiler.
-struct Checkers {
+pub(super) struct Checkers {
     /// Its version, or why it is not run.
     sparse: Result<String, String>,
     clippy: Result<String, String>,
@@ -345,8 +346,17 @@ fn table(rows: &[Row]) -> String {
 }
 
 impl Checkers {
+    /// Why each of those that are not run isn't.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let missing = |checker: &Result<String, String>| checker.as_ref().err().cloned();
+        [&self.sparse, &self.clippy]
+            .into_iter()
+            .filter_map(missing)
+            .collect()
+    }
+
     /// Looks for them, and installs what may be installed.
-    fn find(llvm: &str) -> Result<Self> {
+    pub(super) fn find(llvm: &str) -> Result<Self> {
         let (llvm, _) = Llvm::find(llvm)?;
         let version = |program: &str| run::output(Command::new(program).arg("--version"));
         let skip = |name: &str, why: &dyn Display| format!("{name} is skipped: {why}");
@@ -358,6 +368,48 @@ impl Checkers {
                 .map_err(|_| skip("clippy", &"run `rustup component add clippy`")),
         })
     }
+}
+
+/// The warnings of the base, for [`step`].
+pub(super) fn base(
+    profile: Profile,
+    options: &build::Options,
+    checkers: &Checkers,
+) -> Result<Said> {
+    Ok(Said(
+        Side::build(profile, true, options, checkers, false)?.record,
+    ))
+}
+
+/// What was said of the base.
+pub(super) struct Said(Record);
+
+/// Builds io_uring with a part of the series, and returns the warnings that the base has
+/// not.
+pub(super) fn step(
+    profile: Profile,
+    variant: &Variant<'_>,
+    before: &Said,
+    options: &build::Options,
+    checkers: &Checkers,
+) -> Result<Vec<String>> {
+    let count = variant.patches.unwrap_or_default();
+    let what = format!("{DIR} with {count} patches, profile {profile}");
+    let site = Site::prepare(profile, options, Part::Step(variant))?;
+    let (after, _) = record(
+        &site,
+        &what,
+        false,
+        checkers,
+        false,
+        &format!("{count}.json"),
+    )?;
+    let Said(before) = before;
+    let new = warnings::new(&before.compiler, &after.compiler)
+        .into_iter()
+        .chain(warnings::new(&before.sparse, &after.sparse))
+        .chain(&after.headers);
+    Ok(new.map(|warning| warning.text().to_owned()).collect())
 }
 
 /// The kernel's make failed.
@@ -389,75 +441,89 @@ impl Side {
             (false, true) => format!("the series, profile {profile}"),
         };
         let site = Site::prepare(profile, options, Part::Objects { pristine })?;
-        site.configure()?;
-        let config = fs::read_to_string(site.out().join(".config"))
-            .with_context(|| format!("cannot read the .config in {}", site.out().display()))?;
-        let has = |option: &str| config.lines().any(|line| line == format!("{option}=y"));
-        let rust = has("CONFIG_RUST");
-
-        let mut variables = vec!["W=1"];
-        if rust && checkers.clippy.is_ok() {
-            variables.push("CLIPPY=1");
-        }
-        let target = if whole {
-            "vmlinux".to_owned()
-        } else {
-            format!("{DIR}/")
-        };
-
-        let mut inputs = Parts::default();
-        inputs.add(CHECK);
-        inputs.add(site.inputs()?.unwrap_or_default());
-        for tool in [&checkers.sparse, &checkers.clippy] {
-            inputs.add(tool.as_deref().unwrap_or_default());
-        }
-        for word in variables.iter().copied().chain([target.as_str()]) {
-            inputs.add(word);
-        }
-        let inputs = inputs.digest();
-        let path = site.beside("warnings.json");
-        let mut record: Record = fs::read(&path)
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default();
-        if record.inputs != inputs {
-            forget(&site, whole)?;
-            let log = make(&site, &what, &variables, &target, "log")?;
-            must_have_run(&log, "  CC      io_uring/", "the compiler")?;
-            if rust && checkers.clippy.is_ok() {
-                must_have_run(&log, "  CLIPPY ", "clippy")?;
-            }
-            record = Record {
-                inputs,
-                compiler: warnings::parse(&log, site.tree(), site.out()),
-                ..Record::default()
-            };
-            if !pristine && !rust {
-                record.headers = headers(&site, if has("CONFIG_64BIT") { "-m64" } else { "-m32" })?;
-            }
-            if checkers.sparse.is_ok() {
-                variables.extend(["C=2", CHECK]);
-                let log = make(
-                    &site,
-                    &format!("{what}: sparse"),
-                    &variables,
-                    &target,
-                    "sparse.log",
-                )?;
-                must_have_run(&log, "  CHECK   io_uring/", "sparse")?;
-                record.sparse = warnings::parse(&log, site.tree(), site.out());
-            }
-            let text = serde_json::to_vec_pretty(&record).context("cannot write a record")?;
-            cache::write_whole(&path, &text)?;
-        } else {
-            say("Known", what);
-        }
+        let (record, rust) = record(&site, &what, pristine, checkers, whole, "warnings.json")?;
         Ok(Self {
             record,
             rust,
             code: Code::read(site.toolchain().llvm(), site.out(), DIR)?,
         })
     }
+}
+
+/// What is said of a tree, and whether there is Rust in it. It's kept in a file of this
+/// `extension` beside the build directory.
+fn record(
+    site: &Site,
+    what: &str,
+    pristine: bool,
+    checkers: &Checkers,
+    whole: bool,
+    extension: &str,
+) -> Result<(Record, bool)> {
+    site.configure()?;
+    let config = fs::read_to_string(site.out().join(".config"))
+        .with_context(|| format!("cannot read the .config in {}", site.out().display()))?;
+    let has = |option: &str| config.lines().any(|line| line == format!("{option}=y"));
+    let rust = has("CONFIG_RUST");
+
+    let mut variables = vec!["W=1"];
+    if rust && checkers.clippy.is_ok() {
+        variables.push("CLIPPY=1");
+    }
+    let target = if whole {
+        "vmlinux".to_owned()
+    } else {
+        format!("{DIR}/")
+    };
+
+    let mut inputs = Parts::default();
+    inputs.add(CHECK);
+    inputs.add(site.inputs()?.unwrap_or_default());
+    for tool in [&checkers.sparse, &checkers.clippy] {
+        inputs.add(tool.as_deref().unwrap_or_default());
+    }
+    for word in variables.iter().copied().chain([target.as_str()]) {
+        inputs.add(word);
+    }
+    let inputs = inputs.digest();
+    let path = site.beside(extension);
+    let mut record: Record = fs::read(&path)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default();
+    if record.inputs != inputs {
+        forget(site, &path, whole)?;
+        let log = make(site, what, &variables, &target, "log")?;
+        must_have_run(&log, "  CC      io_uring/", "the compiler")?;
+        if rust && checkers.clippy.is_ok() {
+            must_have_run(&log, "  CLIPPY ", "clippy")?;
+        }
+        record = Record {
+            inputs,
+            compiler: warnings::parse(&log, site.tree(), site.out()),
+            ..Record::default()
+        };
+        if !pristine && !rust {
+            record.headers = headers(site, if has("CONFIG_64BIT") { "-m64" } else { "-m32" })?;
+        }
+        if checkers.sparse.is_ok() {
+            variables.extend(["C=2", CHECK]);
+            let log = make(
+                site,
+                &format!("{what}: sparse"),
+                &variables,
+                &target,
+                "sparse.log",
+            )?;
+            must_have_run(&log, "  CHECK   io_uring/", "sparse")?;
+            record.sparse = warnings::parse(&log, site.tree(), site.out());
+        }
+        let text = serde_json::to_vec_pretty(&record).context("cannot write a record")?;
+        cache::write_whole(&path, &text)?;
+    } else {
+        say("Known", what);
+    }
+    Ok((record, rust))
 }
 
 /// What the compiler says of the exported headers that the series changes, as C and as
@@ -515,10 +581,9 @@ fn must_have_run(log: &str, step: &str, what: &str) -> Result<()> {
 }
 
 /// Removes the objects that are judged.
-fn forget(site: &Site, whole: bool) -> Result<()> {
+fn forget(site: &Site, record: &Path, whole: bool) -> Result<()> {
     // What was said of the old objects is void from here on.
-    let record = site.beside("warnings.json");
-    for path in [record]
+    for path in [record.to_owned()]
         .into_iter()
         .chain(BINDINGS.map(|path| site.out().join(path)))
     {
@@ -578,8 +643,6 @@ fn make(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn warnings(texts: &[&str]) -> BTreeSet<Warning> {
