@@ -15,7 +15,9 @@ use rstest::rstest;
 
 use crate::expect::{list, nothing_yet, nothing_yet_behind_drain, Expect};
 use crate::op::*;
-use crate::world::{eventually, poll_now, polls, ring, worker_files, workers, NullBlk, Pipe};
+use crate::world::{
+    eventually, one_worker, poll_now, polls, ring, worker_files, workers, NullBlk, Pipe,
+};
 
 const OK: i32 = 0;
 const EIO: i32 = -libc::EIO;
@@ -333,13 +335,6 @@ fn x1_a_queued_member_of_another_task() {
             )
             .finish(&mut ring);
     }
-}
-
-/// What the ring gives to workers is done by one, one after the other.
-fn one_worker(ring: &Ring) {
-    ring.submitter()
-        .register_iowq_max_workers(&mut [1, 1])
-        .expect("limiting the number of workers");
 }
 
 /// Workers that wait for somebody at the other end of a FIFO.

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! I4: a group that drains, and what drains behind a group.
 
-use harness::ring::RingMode;
+use std::ffi::CString;
+use std::fs::OpenOptions;
 
-use crate::expect::{nothing_yet, nothing_yet_behind_drain, Expect};
+use harness::ring::{RingMode, PATIENCE};
+
+use crate::expect::{list, nothing_yet, nothing_yet_behind_drain, Expect};
 use crate::op::*;
-use crate::world::{ring, Pipe};
+use crate::world::{one_worker, ring, Pipe};
 
 const OK: i32 = 0;
 const EINVAL: i32 = -libc::EINVAL;
@@ -127,6 +130,31 @@ fn i4_in_a_chain(mode: RingMode) {
         .finish(&mut ring);
 }
 
+/// Its drain is the leader's alone: members are issued as any, though a worker that has to
+/// do all of what drains is busy.
+fn i4_members_need_no_worker(mode: RingMode) {
+    let mut ring = ring(mode);
+    one_worker(&ring);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fifo");
+    let fifo = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    // SAFETY: A C string.
+    assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
+    let blocks = open(M1, &fifo, libc::O_RDONLY).worker();
+    submit(
+        &mut ring,
+        &group(nop_res(L, 7).drain(), [blocks, nop(M2), nop(M3)]),
+    );
+    Expect::new().cqe(M2, OK).cqe(M3, OK).settle(&mut ring);
+    nothing_yet_behind_drain(&mut ring);
+    // Waits for the member, in case that it does not open yet.
+    let other_end = OpenOptions::new().write(true).open(&path);
+    let cqes = ring.collect(2, PATIENCE).unwrap_or_else(|e| panic!("{e}"));
+    let posted: Vec<_> = cqes.iter().map(|cqe| cqe.user_data).collect();
+    assert_eq!(posted, [M1, L], "{}", list(&cqes));
+    assert!(other_end.is_ok() && cqes[0].result >= 0 && cqes[1].result == 7);
+}
+
 /// Whatever becomes of a group, it is counted right: a drain behind it runs, and
 /// does not run early.
 fn i4_the_count_is_kept(mode: RingMode) {
@@ -196,5 +224,6 @@ main_modes!(
     i4_drain_waits_for_unissued_members,
     i4_group_behind_group,
     i4_in_a_chain,
+    i4_members_need_no_worker,
     i4_the_count_is_kept,
 );

@@ -219,7 +219,8 @@ fn x5_tracked_requests_that_wait(
             let ops = if leader {
                 group(tell(L), [wait(M1), nop(M2)])
             } else {
-                group(wait(L), [tell(M1), nop(M2)])
+                // The second one is marked before it is issued, the first one as it is.
+                group(wait(L), [tell(M1), futex_wait(M2), nop(M3)])
             };
             submit(&mut ring, &ops);
             settle(&mut ring);

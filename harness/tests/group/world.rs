@@ -165,6 +165,13 @@ pub(crate) fn polls(ring: &Ring) -> usize {
         .count()
 }
 
+/// What the ring gives to workers is done by one, one after the other.
+pub(crate) fn one_worker(ring: &Ring) {
+    ring.submitter()
+        .register_iowq_max_workers(&mut [1, 1])
+        .expect("limiting the number of workers");
+}
+
 /// Opens a block device past the page cache, or the test is skipped.
 pub(crate) fn open_direct(device: &Path) -> File {
     let opened = OpenOptions::new()
