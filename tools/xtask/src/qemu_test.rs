@@ -172,6 +172,14 @@ pub(crate) struct Report {
     text: String,
 }
 
+impl Report {
+    /// Whether the guest came to its tests, so that something can be said of the kernel
+    /// there.
+    pub(crate) fn came_to_tests(&self) -> bool {
+        self.passed + self.failed + self.skipped > 0 || self.interrupted_test.is_some()
+    }
+}
+
 /// A test that has failed, over all rounds.
 #[derive(Serialize)]
 struct Failure {

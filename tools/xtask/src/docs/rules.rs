@@ -380,7 +380,7 @@ Where each has its comment is in design.rst. Tests are named without their modul
 ";
 
 /// Words in lines of this document, each of which begins so.
-fn filled(indent: &str, text: &str) -> String {
+pub(super) fn filled(indent: &str, text: &str) -> String {
     let mut lines = String::new();
     let mut line = String::new();
     for word in text.split_whitespace() {

@@ -29,6 +29,24 @@ pub(crate) struct Mistake {
     pub(crate) edits: Vec<Edit>,
     /// Regular expressions for the tests that are to find it.
     pub(crate) tests: Vec<String>,
+    /// What found it when it was last tried.
+    pub(crate) found: Option<Found>,
+}
+
+/// What has found a mistake.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Found {
+    /// A test failed, by its module and function.
+    Test(String),
+    /// The kernel complained, or was lost.
+    Kernel {
+        /// What about.
+        says: String,
+        /// While this test ran.
+        #[serde(rename = "in")]
+        in_test: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -60,6 +78,7 @@ fn parse(text: &str) -> Result<Vec<Mistake>> {
         what,
         edits,
         tests,
+        found: _,
     } in &mistakes
     {
         ensure!(
@@ -163,6 +182,16 @@ pub(super) fn has_tests(mistake: &Mistake, functions: &[String]) -> Result<()> {
             "no test matches {test:?}"
         );
     }
+    if let Some(Found::Test(test) | Found::Kernel { in_test: test, .. }) = &mistake.found {
+        let expected = mistake
+            .tests
+            .iter()
+            .any(|pattern| Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(test)));
+        ensure!(
+            expected && functions.contains(test),
+            "it is said to be found by {test}, which is none of its tests"
+        );
+    }
     Ok(())
 }
 
@@ -258,8 +287,17 @@ mod tests {
 
     #[test]
     fn a_test_that_is_not_there_is_noticed() {
-        let mistake = parse(&good()).unwrap().remove(0);
+        let mut mistake = parse(&good()).unwrap().remove(0);
         has_tests(&mistake, &["v1::v1_01_a".to_owned()]).unwrap();
         has_tests(&mistake, &["v1::v1_02_a".to_owned()]).unwrap_err();
+        let functions = ["v1::v1_01_a".to_owned(), "form::f1_a".to_owned()];
+        for (found, there) in [
+            ("v1::v1_01_a", true),
+            ("v1::v1_01_b", false),
+            ("form::f1_a", false),
+        ] {
+            mistake.found = Some(Found::Test(found.to_owned()));
+            assert_eq!(has_tests(&mistake, &functions).is_ok(), there, "{found}");
+        }
     }
 }

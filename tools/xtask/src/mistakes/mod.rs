@@ -356,6 +356,14 @@ fn try_one(
         return Ok(None);
     }
     outcome.found = match report.verdict {
+        // A busy machine may keep a guest from booting, whatever its kernel.
+        Verdict::Splat | Verdict::Lost if !report.came_to_tests() => {
+            outcome.error = Some(format!(
+                "the guest did not come to its tests, so the mistake was not tried; try again. {}",
+                report.causes.trim()
+            ));
+            false
+        }
         Verdict::Failed | Verdict::Splat | Verdict::Lost => true,
         Verdict::Passed => false,
         Verdict::Infrastructure => {

@@ -314,6 +314,7 @@ mod tests {
                 replace: replace.to_owned(),
             }],
             tests: Vec::new(),
+            found: None,
         }
     }
 
