@@ -136,7 +136,7 @@ static noinline void forget(void)
 
 static void plant_kmemleak(void)
 {
-	/* The address of the last may be left in a register or on the stack. */
+	/* The address of one may be left in a register or on a stack. */
 	for (int i = 0; i < 16; i++)
 		forget();
 }
@@ -171,7 +171,7 @@ static noinline __no_sanitize_address void write_at(char *address)
 	WRITE_ONCE(*address, 1);
 }
 
-/* With slab_debug=Z */
+/* With slab_debug=FZ */
 static void plant_slab_corruption(void)
 {
 	char *p = kzalloc(64, GFP_KERNEL);

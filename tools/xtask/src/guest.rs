@@ -323,6 +323,18 @@ pub(crate) fn memory(config: &str) -> u32 {
     }
 }
 
+/// What a kernel with this configuration is told where leaks are looked for. SLUB keeps objects
+/// for the next allocations in sheaves, and what was taken from one is still written there
+/// until another is put in its place. kmemleak finds it there, and takes it to be in use. Caches
+/// that are checked have no sheaves.
+pub(crate) fn for_leaks(config: &str) -> &'static str {
+    if config.lines().any(|line| line == "CONFIG_DEBUG_KMEMLEAK=y") {
+        "slab_debug=F"
+    } else {
+        ""
+    }
+}
+
 /// The configuration of a kernel image, if it still lies in its build directory.
 pub(crate) fn config_beside(bzimage: &Path) -> Option<PathBuf> {
     let config = bzimage.ancestors().nth(4)?.join(".config");
@@ -354,6 +366,8 @@ mod tests {
         assert_eq!(slowdown("CONFIG_KASAN=y\nCONFIG_PROVE_LOCKING=y\n"), 6);
         assert_eq!(memory(""), 1024);
         assert_eq!(memory("CONFIG_KASAN=y\n"), 2048);
+        assert_eq!(for_leaks("CONFIG_KASAN=y\n"), "");
+        assert_eq!(for_leaks("CONFIG_DEBUG_KMEMLEAK=y\n"), "slab_debug=F");
     }
 
     #[test]

@@ -765,7 +765,10 @@ fn run_one(
         disks: vec![Disk::virtio(image)],
         console: Console::File,
         icount: false,
-        append: (*append).to_owned(),
+        // The last word is the caller's.
+        append: format!("{} {append}", guest::for_leaks(&subject.config))
+            .trim()
+            .to_owned(),
     };
     let tests: Vec<_> = suites
         .iter()
