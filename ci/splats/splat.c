@@ -425,9 +425,19 @@ static void spin(void)
 		mdelay(1);
 }
 
-/* With rcupdate.rcu_cpu_stall_timeout= below `seconds` */
+static void no_callback(struct rcu_head *unused)
+{
+}
+
+/*
+ * With rcupdate.rcu_cpu_stall_timeout= below `seconds`. Only a grace period can stall, and
+ * another processor has to begin it.
+ */
 static void plant_rcu_stall(void)
 {
+	static struct rcu_head head;
+
+	call_rcu(&head, no_callback);
 	rcu_read_lock();
 	preempt_disable();
 	spin();
