@@ -193,6 +193,15 @@ fn x1_ends_with_the_submission(mode: RingMode) {
             .group((L, ECANCELED), [(M1, ECANCELED), (M2, ECANCELED)])
             .finish(&mut ring);
     }
+    // And so is a member, which is only in a group that was started.
+    submit(&mut ring, &ops);
+    nothing_yet(&mut ring);
+    submit(&mut ring, &[cancel(CANCEL, M1, 0)]);
+    Expect::new().cqe(CANCEL, OK).settle(&mut ring);
+    waits.feed(b"x");
+    Expect::new()
+        .group((L, 1), [(M1, ECANCELED), (M2, OK)])
+        .finish(&mut ring);
 }
 
 /// The cancel request may itself be executed by a worker, which holds no lock.
