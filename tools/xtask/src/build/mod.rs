@@ -48,6 +48,35 @@ pub(crate) struct Options {
     pub(crate) jobs: Option<usize>,
 }
 
+/// Which tools to build with, where the source is the cache's.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Tools {
+    /// LLVM as the kernel's make takes it: `1`, a suffix such as `-19`, or a directory ending in `/`.
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "1",
+        allow_hyphen_values = true
+    )]
+    llvm: String,
+    /// Parallel jobs of make. Default: one a CPU.
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<usize>,
+}
+
+impl Tools {
+    /// As the options of a build.
+    pub(crate) fn options(&self) -> Options {
+        let Self { llvm, jobs } = self;
+        Options {
+            llvm: llvm.clone(),
+            kdir: None,
+            tarball: None,
+            jobs: *jobs,
+        }
+    }
+}
+
 /// Arguments of `cargo xtask build`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

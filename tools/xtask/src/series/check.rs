@@ -27,17 +27,8 @@ pub(super) struct Args {
     /// Boot the kernel of each patch, with the tests that exist for it.
     #[arg(long)]
     boot: bool,
-    /// LLVM as the kernel's make takes it: `1`, a suffix such as `-19`, or a directory ending in `/`.
-    #[arg(
-        long,
-        value_name = "WHICH",
-        default_value = "1",
-        allow_hyphen_values = true
-    )]
-    llvm: String,
-    /// Parallel jobs of make. Default: one a CPU.
-    #[arg(short, long, value_name = "N")]
-    jobs: Option<usize>,
+    #[command(flatten)]
+    tools: build::Tools,
 }
 
 /// Runs every check and tells all that fail.
@@ -46,8 +37,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         offline,
         build,
         boot,
-        llvm,
-        jobs,
+        tools,
     } = args;
     let kernel = paths::kernel()?;
     let series = Series::load()?;
@@ -86,12 +76,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
     checkpatch(&mut report, &series, &pristine)?;
     steps::kernel_doc(&mut report, &series, &pristine)?;
-    let options = build::Options {
-        llvm: llvm.clone(),
-        kdir: None,
-        tarball: None,
-        jobs: *jobs,
-    };
+    let options = tools.options();
     if *build {
         steps::build(&mut report, &series, &options)?;
     }

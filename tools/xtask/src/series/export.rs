@@ -315,7 +315,7 @@ mod tests {
             "{mail}"
         );
         assert!(
-            mail.contains("\nSigned-off-by: A. Übung <a@mail.example>\n"),
+            mail.contains(concat!("\nSigned-off", "-by: A. Übung <a@mail.example>\n")),
             "{mail}"
         );
         let from = mail

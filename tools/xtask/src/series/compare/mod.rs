@@ -45,17 +45,8 @@ pub(super) struct Args {
     /// Build whole kernels, seven in all, not just io_uring and what its build needs.
     #[arg(long)]
     whole: bool,
-    /// LLVM as the kernel's make takes it: `1`, a suffix such as `-19`, or a directory ending in `/`.
-    #[arg(
-        long,
-        value_name = "WHICH",
-        default_value = "1",
-        allow_hyphen_values = true
-    )]
-    llvm: String,
-    /// Parallel jobs of make. Default: one a CPU.
-    #[arg(short, long, value_name = "N")]
-    jobs: Option<usize>,
+    #[command(flatten)]
+    tools: build::Tools,
 }
 
 /// A configuration that is built with the series, and what that is compared with.
@@ -177,18 +168,12 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let Args {
         profile: mut chosen,
         whole,
-        llvm,
-        jobs,
+        tools,
     } = args;
     if chosen.is_empty() {
         chosen = CONFIGURATIONS.iter().collect();
     }
-    let options = build::Options {
-        llvm,
-        kdir: None,
-        tarball: None,
-        jobs,
-    };
+    let options = tools.options();
     let expected = Expected::load(&paths::root()?.join("ci/expected-code.toml"))?;
     let checkers = Checkers::find(&options.llvm)?;
     let mut rows = Vec::new();
