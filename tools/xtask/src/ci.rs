@@ -41,14 +41,11 @@ pub(crate) struct Args {
 const SHOWN: usize = 60;
 
 /// What `--all` adds.
-const ALL: [&str; 10] = [
+const ALL: [&str; 9] = [
     "cargo xtask series compare",
     "cargo xtask series check --build --boot",
     "cargo xtask liburing",
     "cargo xtask fuzz --count 2000",
-    // Whether plain requests, chains or groups cost more than is on record. The rest of
-    // what is on record takes longer than it tells.
-    "cargo xtask bench --quick --check",
     "cargo xtask qemu-test --profile off",
     "cargo xtask qemu-test --profile debug",
     "cargo xtask qemu-test --profile kcsan",
@@ -61,6 +58,10 @@ const ALL: [&str; 10] = [
 /// no such; the storm, and the kernel's own.
 const DEBUG: &str = "cargo xtask qemu-test --profile debug --filter '[Dd]efer_?[Tt]askrun' \
                      --filter ^v1::v1_05_ --filter ^storm:: --filter ^kunit::";
+
+/// Whether plain requests, chains or groups cost more than is on record. The rest of what is
+/// on record takes longer than it tells.
+const BENCH: &str = "cargo xtask bench --quick --check";
 
 /// Random programs, the same each time: what fails here can be repeated.
 const FUZZ: &str = "cargo xtask fuzz --seed 1 --count 3000";
@@ -354,7 +355,7 @@ fn steps(host_only: bool, all: bool) -> Result<Vec<Step>> {
     let mut rest = vec!["cargo xtask series check".to_owned()];
     rest.extend(PROMISED[1..].iter().map(|line| (*line).to_owned()));
     rest.extend(commands(&readme));
-    rest.push(FUZZ.to_owned());
+    rest.extend([FUZZ, BENCH].map(str::to_owned));
     if all {
         rest.extend(ALL.map(str::to_owned));
     } else {
@@ -548,7 +549,7 @@ mod tests {
     fn what_is_run_is_a_command() {
         use clap::Parser as _;
 
-        for line in ALL.into_iter().chain([DEBUG, FUZZ]) {
+        for line in ALL.into_iter().chain([DEBUG, FUZZ, BENCH]) {
             crate::Command::try_parse_from(&words(line)[1..]).unwrap();
         }
     }

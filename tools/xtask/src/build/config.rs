@@ -45,6 +45,16 @@ impl Request {
         }
     }
 
+    /// Whether another asks for the same, but for these options.
+    pub(super) fn is_but_for(&self, other: &Self, options: &[String]) -> bool {
+        let values = |request: &Self| {
+            let mut values = parse(&request.text());
+            values.retain(|option, _| !options.contains(option));
+            values
+        };
+        values(self) == values(other)
+    }
+
     /// All of it, for `KCONFIG_ALLCONFIG`.
     pub(super) fn text(&self) -> String {
         self.fragments
@@ -154,6 +164,17 @@ mod tests {
         request.forget(&["CONFIG_GONE".to_owned(), "CONFIG_GO".to_owned()]);
         assert_eq!(request.text(), "CONFIG_A=y\n\n# CONFIG_GO\nCONFIG_N=8\n\n");
         request.check(CONFIG).unwrap();
+    }
+
+    #[test]
+    fn what_differs_in_these_options_only_is_alike() {
+        let on = request(&["CONFIG_A=y\n", "# On\nCONFIG_GO=y\n"]);
+        let off = request(&["CONFIG_A=y\n", "# Off\n# CONFIG_GO is not set\n"]);
+        let more = request(&["CONFIG_A=y\nCONFIG_B=y\nCONFIG_GO=y\n"]);
+        let options = ["CONFIG_GO".to_owned()];
+        assert!(on.is_but_for(&off, &options));
+        assert!(!on.is_but_for(&off, &[]));
+        assert!(!on.is_but_for(&more, &options));
     }
 
     #[test]

@@ -389,9 +389,19 @@ impl Site {
             series.kconfig(&tree)?
         };
         let toolchain = Toolchain::ensure(&cache, &lock, llvm)?;
-        if let (Part::Variant(variant), true) = (part, pristine) {
-            let patched = out.with_file_name(format!("{profile}-{}", variant.name));
-            begin_where_it_ended(&cache, &lock, &patched, &out)?;
+        let beginning = match part {
+            Part::Variant(variant) if pristine => {
+                Some(out.with_file_name(format!("{profile}-{}", variant.name)))
+            }
+            Part::Kernel if kdir.is_none() && !pristine => {
+                let other = Profile::default();
+                let alike = Request::load(&other)?.is_but_for(&request, &whole.options()?);
+                (profile != other && alike).then(|| out.with_file_name(other.name()))
+            }
+            _ => None,
+        };
+        if let Some(beginning) = beginning {
+            begin_where_it_ended(&cache, &lock, &beginning, &out)?;
         }
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
         let jobs = match jobs {
