@@ -3,9 +3,9 @@
 #define LIB_URING_GROUP_H
 
 /*
- * SQE groups for users of liburing, see io_uring_sqe_group(7). Goes beside any liburing
- * that has io_uring_sq_space_left(), that is 0.7 or later; what its io_uring.h does not
- * know yet is defined here.
+ * SQE groups for users of liburing, see io_uring_sqe_group(7). It was compiled, as C and
+ * as C++, with liburing 2.3 and 2.15; what their io_uring.h does not know yet is defined
+ * here.
  */
 
 #include <errno.h>
@@ -15,6 +15,11 @@
 
 #ifdef __cplusplus
 extern "C" {
+#endif
+
+/* Younger ones say how their own functions are to be inlined. */
+#ifndef IOURINGINLINE
+#define IOURINGINLINE		static inline
 #endif
 
 #ifndef IORING_FEAT_SQE_GROUP
@@ -31,7 +36,7 @@ extern "C" {
  * sqe->personality is two bytes with IOSQE_HAS_EXT_FLAGS: ext_flags, and
  * ext_personality. An older struct io_uring_sqe has no names for them.
  */
-static inline __u8 *__io_uring_sqe_ext(struct io_uring_sqe *sqe)
+IOURINGINLINE __u8 *__io_uring_sqe_ext(struct io_uring_sqe *sqe)
 {
 	return (__u8 *) &sqe->personality;
 }
@@ -39,7 +44,7 @@ static inline __u8 *__io_uring_sqe_ext(struct io_uring_sqe *sqe)
 /*
  * Whether the kernel has groups. A ring remembers what io_uring_setup(2) said of it.
  */
-static inline bool io_uring_has_sqe_group(const struct io_uring *ring)
+IOURINGINLINE bool io_uring_has_sqe_group(const struct io_uring *ring)
 {
 	return (ring->features & IORING_FEAT_SQE_GROUP) != 0;
 }
@@ -51,7 +56,7 @@ static inline bool io_uring_has_sqe_group(const struct io_uring *ring)
  * io_uring_prep_*() and io_uring_sqe_set_flags() overwrite what this sets, so it comes
  * after them.
  */
-static inline void io_uring_sqe_set_group(struct io_uring_sqe *sqe)
+IOURINGINLINE void io_uring_sqe_set_group(struct io_uring_sqe *sqe)
 {
 	if (!(sqe->flags & IOSQE_HAS_EXT_FLAGS)) {
 		/* Not a personality any more, even if there was one. */
@@ -66,7 +71,7 @@ static inline void io_uring_sqe_set_group(struct io_uring_sqe *sqe)
  * The registered personality of an SQE that has io_uring_sqe_set_group(), and comes after
  * that. Returns -ERANGE for one that does not fit, which is above 255.
  */
-static inline int io_uring_sqe_set_ext_personality(struct io_uring_sqe *sqe,
+IOURINGINLINE int io_uring_sqe_set_ext_personality(struct io_uring_sqe *sqe,
 						   unsigned int personality)
 {
 	if (personality > 255)
@@ -82,8 +87,15 @@ static inline int io_uring_sqe_set_ext_personality(struct io_uring_sqe *sqe,
  * Makes sure that so many SQEs can be got without a submission in between, which would
  * end their group: submits what is in the queue if there is not enough room. Returns 0,
  * -E2BIG if the queue is not that large, or what io_uring_submit() returns if it fails.
+ *
+ * As it may submit, it may end a chain or a group which is not complete. Call it before
+ * the first SQE of what belongs together, for all of that.
+ *
+ * It counts entries. A 128-byte SQE of an IORING_SETUP_SQE_MIXED ring takes two, and a
+ * third one if the queue ends between them: io_uring_get_sqe128() puts a nop there. That
+ * is an SQE without the flag, so within a group it is the last member.
  */
-static inline int io_uring_group_room(struct io_uring *ring, unsigned int sqes)
+IOURINGINLINE int io_uring_group_room(struct io_uring *ring, unsigned int sqes)
 {
 	int ret;
 
