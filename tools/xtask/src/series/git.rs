@@ -83,20 +83,24 @@ pub(super) fn tree(dir: &Path) -> Result<()> {
         fs::create_dir_all(parent)
             .with_context(|| format!("cannot create {}", parent.display()))?;
     }
+    // Under its own name it is whole: what an interrupted run has left is made anew.
+    let partial = partial(dir)?;
+    cache::remove_dir(&partial)?;
     // No hard links: an editor that writes in place would change the pristine tree.
     run::output(
         Command::new("cp")
             .args(["-a", "--reflink=auto"])
             .arg(&pristine)
-            .arg(dir),
+            .arg(&partial),
     )?;
-    show_all(dir)?;
+    show_all(&partial)?;
     let tracked: Vec<_> = TRACKED
         .iter()
         .map(PathBuf::from)
-        .filter(|path| dir.join(path).exists())
+        .filter(|path| partial.join(path).exists())
         .collect();
-    lay_out(&series, dir, &tracked, None, &Versions::new())?;
+    lay_out(&series, &partial, &tracked, None, &Versions::new())?;
+    fs::rename(&partial, dir).with_context(|| format!("cannot create {}", dir.display()))?;
     say(
         "Made",
         format!(
@@ -106,6 +110,16 @@ pub(super) fn tree(dir: &Path) -> Result<()> {
         ),
     );
     Ok(())
+}
+
+/// Where a tree is while it is not whole: beside its place.
+fn partial(dir: &Path) -> Result<PathBuf> {
+    let mut name = dir
+        .file_name()
+        .with_context(|| format!("{} names no directory", dir.display()))?
+        .to_owned();
+    name.push(".partial");
+    Ok(dir.with_file_name(name))
 }
 
 /// Takes back what Debian adds to .gitignore: everything. A new file would not show.
