@@ -4,12 +4,14 @@
  * and its CQE behind theirs. What is promised is in
  * Documentation/userspace-api/io_uring_sqe_group.rst.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -413,19 +415,74 @@ TEST_F(sqe_group, members_do_not_wait_for_each_other)
 	expect_no_more(ring);
 }
 
-/* Leader and members in io-wq, in each combination. */
-TEST_F(sqe_group, async)
+/* A leader and two members, each in io-wq if it has its bit in @set. */
+static int nops(struct io_uring *ring, int set)
+{
+	more(nop(ring, LEADER, 7))->flags |= set & 1 ? IOSQE_ASYNC : 0;
+	more(nop(ring, FIRST, 1))->flags |= set & 2 ? IOSQE_ASYNC : 0;
+	nop(ring, SECOND, 2)->flags |= set & 4 ? IOSQE_ASYNC : 0;
+	return submit(ring) ?: unmatched(ring, (const struct want[]){
+		{ FIRST, 1 }, { SECOND, 2 }, { LEADER, 7 }, {} });
+}
+
+/*
+ * How many threads io-wq has here. One of them stays when it has nothing to do, so
+ * this does not have to be in time, and tells only once whether something went there.
+ */
+static int workers(void)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	struct dirent *task;
+	int nr = 0;
+
+	if (!tasks)
+		return -errno;
+	while ((task = readdir(tasks))) {
+		char path[sizeof(task->d_name) + sizeof("/comm")], comm[16] = "";
+		int fd;
+
+		sprintf(path, "%s/comm", task->d_name);
+		fd = openat(dirfd(tasks), path, O_RDONLY);
+		if (fd < 0)
+			continue;
+		if (read(fd, comm, sizeof(comm) - 1) > 0 && !strncmp(comm, "iou-wrk-", 8))
+			nr++;
+		close(fd);
+	}
+	closedir(tasks);
+	return nr;
+}
+
+TEST_F(sqe_group, async_leader)
+{
+	struct io_uring *ring = &self->ring;
+
+	ASSERT_EQ(0, nops(ring, 0));
+	ASSERT_EQ(0, workers());
+	ASSERT_EQ(0, nops(ring, 1));
+	ASSERT_LT(0, workers());
+	expect_no_more(ring);
+}
+
+TEST_F(sqe_group, async_member)
+{
+	struct io_uring *ring = &self->ring;
+
+	ASSERT_EQ(0, nops(ring, 0));
+	ASSERT_EQ(0, workers());
+	ASSERT_EQ(0, nops(ring, 4));
+	ASSERT_LT(0, workers());
+	expect_no_more(ring);
+}
+
+/* Leader and members in io-wq, in each combination. Who was there is not seen. */
+TEST_F(sqe_group, async_combinations)
 {
 	struct io_uring *ring = &self->ring;
 	int set;
 
-	for (set = 0; set < 8; set++) {
-		more(nop(ring, LEADER, 7))->flags |= set & 1 ? IOSQE_ASYNC : 0;
-		more(nop(ring, FIRST, 1))->flags |= set & 2 ? IOSQE_ASYNC : 0;
-		nop(ring, SECOND, 2)->flags |= set & 4 ? IOSQE_ASYNC : 0;
-		ASSERT_EQ(0, submit(ring));
-		expect(ring, { FIRST, 1 }, { SECOND, 2 }, { LEADER, 7 });
-	}
+	for (set = 0; set < 8; set++)
+		ASSERT_EQ(0, nops(ring, set));
 	expect_no_more(ring);
 }
 
@@ -439,12 +496,13 @@ TEST_F(sqe_group, as_large_as_the_queue)
 		.flags = IORING_SETUP_SQPOLL | IORING_SETUP_ATTACH_WQ,
 		.wq_fd = self->ring.ring_fd,
 	};
+	bool two = variant->flags & IORING_SETUP_SQPOLL;
 	struct io_uring *ring = &self->ring, other;
 	struct io_uring_cqe cqe;
 	__u64 seen = 0;
 	int i;
 
-	if (variant->flags & IORING_SETUP_SQPOLL)
+	if (two)
 		ASSERT_EQ(0, io_uring_queue_init_params(ENTRIES, &other, &params));
 	for (i = 0; i < ENTRIES - 1; i++)
 		more(nop(ring, i, i));
@@ -459,6 +517,8 @@ TEST_F(sqe_group, as_large_as_the_queue)
 	/* That of the leader was the last. */
 	ASSERT_EQ(0, cqe.user_data);
 	expect_no_more(ring);
+	if (two)
+		io_uring_queue_exit(&other);
 }
 
 /* The last SQE says that more follow. What is submitted next is not in the group. */
@@ -644,9 +704,12 @@ TEST_F(sqe_group, skipped_cqes)
 	expect(ring, { FIRST, -EPERM });
 	expect(ring, { LEADER, 7 });
 
-	more(nop(ring, LEADER, 7))->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	/* What is linked to it tells that a group is done which says nothing itself. */
+	more(nop(ring, LEADER, 7))->flags |= IOSQE_CQE_SKIP_SUCCESS | IOSQE_IO_LINK;
 	nop(ring, FIRST, 1)->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	nop(ring, AFTER, 3);
 	ASSERT_EQ(0, submit(ring));
+	expect(ring, { AFTER, 3 });
 	/* A ring that skips CQEs does not drain. */
 	expect_nothing(ring);
 }
@@ -717,7 +780,8 @@ TEST_F(sqe_group, cancel_one_member)
 /* A linked timeout is a deadline for all of the group. */
 TEST_F(sqe_group, deadline)
 {
-	struct __kernel_timespec ts = { .tv_nsec = 50 * 1000 * 1000 };
+	/* Long enough for the first member to be done, though the task be preempted. */
+	struct __kernel_timespec ts = { .tv_sec = 1 };
 	struct io_uring *ring = &self->ring;
 
 	more(nop(ring, LEADER, 7))->flags |= IOSQE_IO_LINK;
@@ -727,7 +791,8 @@ TEST_F(sqe_group, deadline)
 	ASSERT_EQ(0, submit(ring));
 	expect(ring, { FIRST, 1 }, { SECOND, -ECANCELED }, { LEADER, 7 }, { TIMER, -ETIME });
 
-	/* The leader is what it strikes. */
+	/* The leader is what it strikes, and that at any time. */
+	ts = (struct __kernel_timespec){ .tv_nsec = 10 * 1000 * 1000 };
 	more(rw(ring, IORING_OP_READ, LEADER, self->pipe[0], self->buf))->flags |=
 		IOSQE_IO_LINK;
 	more(nop(ring, FIRST, 1));
@@ -863,8 +928,8 @@ TEST_F(sqe_group, task_is_killed)
 {
 	struct pollfd gone = { .fd = self->pipe[1] };
 	int submitted[2], status;
+	pid_t parent = getpid(), pid;
 	char byte;
-	pid_t pid;
 
 	ASSERT_EQ(0, pipe(submitted));
 	pid = fork();
@@ -872,6 +937,9 @@ TEST_F(sqe_group, task_is_killed)
 	if (!pid) {
 		struct io_uring ring;
 
+		/* It does not outlive its test, which may end early. */
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent)
+			_exit(1);
 		if (io_uring_queue_init(ENTRIES, &ring, variant->flags))
 			_exit(1);
 		two_in_flight(&ring, self->pipe[0], self->buf);
