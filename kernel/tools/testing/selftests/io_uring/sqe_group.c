@@ -33,6 +33,7 @@ enum {
 	LEADER,
 	FIRST,
 	SECOND,
+	REST,
 	AFTER,
 	CANCEL,
 	TIMER,
@@ -40,8 +41,8 @@ enum {
 };
 
 static const char * const names[] = {
-	"nobody", "BEFORE", "LEADER", "FIRST", "SECOND", "AFTER", "CANCEL", "TIMER",
-	"FENCE",
+	"nobody", "BEFORE", "LEADER", "FIRST", "SECOND", "REST", "AFTER", "CANCEL",
+	"TIMER", "FENCE",
 };
 
 /* A CQE that has to come. */
@@ -157,6 +158,34 @@ static struct io_uring_sqe *cancel(struct io_uring *ring, __u64 target)
 	return sqe;
 }
 
+/* Of what matches @flags, which takes @value for what is to match. */
+static struct io_uring_sqe *cancel_by(struct io_uring *ring, __u32 flags, int value)
+{
+	struct io_uring_sqe *sqe = next_sqe(ring, IORING_OP_ASYNC_CANCEL, CANCEL);
+
+	sqe->cancel_flags = flags;
+	if (flags & IORING_ASYNC_CANCEL_FD)
+		sqe->fd = value;
+	else
+		sqe->len = value;
+	return sqe;
+}
+
+/* Returns what the system call does, with the error that it has. */
+static int sync_cancel(struct io_uring *ring, __u64 target, __u32 flags)
+{
+	struct io_uring_sync_cancel_reg reg = {
+		.addr = target,
+		.fd = -1,
+		.flags = flags,
+		.timeout = { -1, -1 },
+	};
+	int ret = syscall(__NR_io_uring_register, ring->ring_fd,
+			  IORING_REGISTER_SYNC_CANCEL, &reg, 1);
+
+	return ret < 0 ? -errno : ret;
+}
+
 /* The kernel copies @ts as the SQE is taken. */
 static struct io_uring_sqe *link_timeout(struct io_uring *ring,
 					 struct __kernel_timespec *ts)
@@ -176,34 +205,45 @@ static struct io_uring_sqe *more(struct io_uring_sqe *sqe)
 	return sqe;
 }
 
-static int pending(struct io_uring *ring)
+/* How many SQEs the kernel has not taken yet. */
+static unsigned int untaken(struct io_uring_sq *sq)
 {
-	return ring->sq.sqe_tail - ring->sq.sqe_head;
+	return *sq->ktail - __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
 }
 
 /*
  * io_uring_submit() does not wake an SQPOLL thread, and takes a submission that
  * ends early, behind something malformed, for the end.
+ *
+ * The SQE that has @hole before it in the queue, if it is not negative, is one that
+ * the kernel cannot find: its index in the array is invalid.
  */
-static int submit(struct io_uring *ring)
+static int submit_with_hole(struct io_uring *ring, int hole)
 {
 	struct io_uring_sq *sq = &ring->sq;
-	unsigned int mask = *sq->kring_mask, tail = *sq->ktail;
+	unsigned int mask = *sq->kring_mask, tail = *sq->ktail, left;
 	unsigned int flags = IORING_ENTER_GETEVENTS;
-	int left = pending(ring), ret;
 
-	while (sq->sqe_head != sq->sqe_tail)
-		sq->array[tail++ & mask] = sq->sqe_head++ & mask;
+	for (; sq->sqe_head != sq->sqe_tail; sq->sqe_head++)
+		sq->array[tail++ & mask] = hole-- ? sq->sqe_head & mask : ~0U;
 	__atomic_store_n(sq->ktail, tail, __ATOMIC_RELEASE);
-	if (ring->flags & IORING_SETUP_SQPOLL)
+	if (ring->flags & IORING_SETUP_SQPOLL) {
 		flags |= IORING_ENTER_SQ_WAKEUP;
-	while (left) {
-		ret = io_uring_enter(ring->ring_fd, left, 0, flags, NULL);
-		if (ret <= 0)
-			return ret ? -errno : -EAGAIN;
-		left -= ret;
+		return io_uring_enter(ring->ring_fd, 0, 0, flags, NULL) < 0 ? -errno : 0;
+	}
+	while ((left = untaken(sq))) {
+		/* What is not found is not in what this returns. */
+		if (io_uring_enter(ring->ring_fd, left, 0, flags, NULL) < 0)
+			return -errno;
+		if (untaken(sq) == left)
+			return -EAGAIN;
 	}
 	return 0;
+}
+
+static int submit(struct io_uring *ring)
+{
+	return submit_with_hole(ring, -1);
 }
 
 static int ready(struct io_uring *ring)
@@ -777,6 +817,178 @@ TEST_F(sqe_group, cancel_one_member)
 	expect_no_more(ring);
 }
 
+/* By the file: members have none before they are issued, a leader that is done is done. */
+TEST_F(sqe_group, cancel_by_fd)
+{
+	struct io_uring *ring = &self->ring;
+	int other[2];
+
+	ASSERT_EQ(0, pipe(other));
+	more(rw(ring, IORING_OP_READ, LEADER, self->pipe[0], &self->buf[0]))->flags |=
+		IOSQE_IO_LINK;
+	more(rw(ring, IORING_OP_READ, FIRST, other[0], &self->buf[1]));
+	nop(ring, SECOND, 2);
+	nop(ring, AFTER, 3);
+	ASSERT_EQ(0, submit(ring));
+	expect_nothing(ring);
+	cancel_by(ring, IORING_ASYNC_CANCEL_FD, other[0]);
+	ASSERT_EQ(0, submit(ring));
+	expect(ring, { CANCEL, -ENOENT });
+	ASSERT_EQ(1, write(self->pipe[1], "x", 1));
+	expect(ring, { SECOND, 2 });
+	expect_nothing(ring);
+	cancel_by(ring, IORING_ASYNC_CANCEL_FD, self->pipe[0]);
+	ASSERT_EQ(0, submit(ring));
+	expect(ring, { CANCEL, -ENOENT });
+	expect_nothing(ring);
+	cancel_by(ring, IORING_ASYNC_CANCEL_FD, other[0]);
+	ASSERT_EQ(0, submit(ring));
+	expect(ring, { CANCEL, 0 }, { FIRST, -ECANCELED }, { LEADER, 1 });
+	expect(ring, { AFTER, -ECANCELED });
+
+	/* The leader runs, and takes its members with it. */
+	more(rw(ring, IORING_OP_READ, LEADER, self->pipe[0], self->buf));
+	more(nop(ring, FIRST, 1));
+	nop(ring, SECOND, 2);
+	ASSERT_EQ(0, submit(ring));
+	expect_nothing(ring);
+	cancel_by(ring, IORING_ASYNC_CANCEL_FD, self->pipe[0]);
+	ASSERT_EQ(0, submit(ring));
+	expect(ring, { CANCEL, 0 }, { FIRST, -ECANCELED }, { SECOND, -ECANCELED },
+	       { LEADER, -ECANCELED });
+	expect_no_more(ring);
+}
+
+static struct io_uring_sqe *poll_in(struct io_uring *ring, __u64 user_data, int fd)
+{
+	struct io_uring_sqe *sqe = next_sqe(ring, IORING_OP_POLL_ADD, user_data);
+
+	sqe->fd = fd;
+	sqe->poll32_events = POLLIN;
+	return sqe;
+}
+
+/* By the opcode, which members have from the start. */
+TEST_F(sqe_group, cancel_by_opcode)
+{
+	struct io_uring *ring = &self->ring;
+	int other[2];
+
+	ASSERT_EQ(0, pipe(other));
+	more(rw(ring, IORING_OP_READ, LEADER, self->pipe[0], &self->buf[0]))->flags |=
+		IOSQE_IO_LINK;
+	more(poll_in(ring, FIRST, other[0]));
+	nop(ring, SECOND, 2);
+	nop(ring, AFTER, 3);
+	ASSERT_EQ(0, submit(ring));
+	expect_nothing(ring);
+	cancel_by(ring, IORING_ASYNC_CANCEL_OP, IORING_OP_POLL_ADD);
+	ASSERT_EQ(0, submit(ring));
+	expect(ring, { CANCEL, 0 });
+	expect_nothing(ring);
+	ASSERT_EQ(1, write(self->pipe[1], "x", 1));
+	expect(ring, { FIRST, -ECANCELED }, { SECOND, 2 }, { LEADER, 1 });
+	expect(ring, { AFTER, -ECANCELED });
+
+	/* In flight, beside another one that goes on. */
+	more(nop(ring, LEADER, 7));
+	more(poll_in(ring, FIRST, self->pipe[0]));
+	rw(ring, IORING_OP_READ, SECOND, other[0], &self->buf[1]);
+	ASSERT_EQ(0, submit(ring));
+	expect_nothing(ring);
+	cancel_by(ring, IORING_ASYNC_CANCEL_OP, IORING_OP_POLL_ADD);
+	ASSERT_EQ(0, submit(ring));
+	expect(ring, { CANCEL, 0 }, { FIRST, -ECANCELED });
+	expect_nothing(ring);
+	ASSERT_EQ(1, write(other[1], "x", 1));
+	expect(ring, { SECOND, 1 });
+	expect(ring, { LEADER, 7 });
+	expect_no_more(ring);
+}
+
+/* All that match are counted: not members because their leader does. */
+TEST_F(sqe_group, cancel_all)
+{
+	struct io_uring *ring = &self->ring;
+
+	/* Of this group, and of none. */
+	more(nop(ring, LEADER, 7));
+	more(rw(ring, IORING_OP_READ, FIRST, self->pipe[0], &self->buf[0]));
+	rw(ring, IORING_OP_READ, SECOND, self->pipe[0], &self->buf[1]);
+	rw(ring, IORING_OP_READ, AFTER, self->pipe[0], &self->buf[2]);
+	ASSERT_EQ(0, submit(ring));
+	expect_nothing(ring);
+	cancel_by(ring, IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ALL, self->pipe[0]);
+	ASSERT_EQ(0, submit(ring));
+	expect(ring, { CANCEL, 3 }, { FIRST, -ECANCELED }, { SECOND, -ECANCELED },
+	       { LEADER, 7 }, { AFTER, -ECANCELED });
+
+	/* Members that are not issued. */
+	more(rw(ring, IORING_OP_READ, LEADER, self->pipe[0], self->buf));
+	more(nop(ring, FIRST, 1));
+	nop(ring, SECOND, 2);
+	ASSERT_EQ(0, submit(ring));
+	expect_nothing(ring);
+	cancel_by(ring, IORING_ASYNC_CANCEL_OP | IORING_ASYNC_CANCEL_ALL, IORING_OP_NOP);
+	ASSERT_EQ(0, submit(ring));
+	expect(ring, { CANCEL, 2 });
+	expect_nothing(ring);
+	ASSERT_EQ(1, write(self->pipe[1], "x", 1));
+	expect(ring, { FIRST, -ECANCELED }, { SECOND, -ECANCELED }, { LEADER, 1 });
+
+	more(rw(ring, IORING_OP_READ, LEADER, self->pipe[0], self->buf));
+	more(nop(ring, FIRST, 1));
+	nop(ring, SECOND, 2);
+	ASSERT_EQ(0, submit(ring));
+	expect_nothing(ring);
+	cancel(ring, LEADER)->cancel_flags = IORING_ASYNC_CANCEL_ALL;
+	ASSERT_EQ(0, submit(ring));
+	expect(ring, { CANCEL, 1 }, { FIRST, -ECANCELED }, { SECOND, -ECANCELED },
+	       { LEADER, -ECANCELED });
+	expect_no_more(ring);
+}
+
+/* By a system call, which waits until it is done. */
+TEST_F(sqe_group, cancel_synchronously)
+{
+	struct io_uring *ring = &self->ring;
+
+	more(rw(ring, IORING_OP_READ, LEADER, self->pipe[0], self->buf))->flags |=
+		IOSQE_IO_LINK;
+	more(nop(ring, FIRST, 1));
+	nop(ring, SECOND, 2);
+	nop(ring, AFTER, 3);
+	ASSERT_EQ(0, submit(ring));
+	expect_nothing(ring);
+	ASSERT_EQ(0, sync_cancel(ring, LEADER, 0));
+	expect(ring, { FIRST, -ECANCELED }, { SECOND, -ECANCELED }, { LEADER, -ECANCELED });
+	expect(ring, { AFTER, -ECANCELED });
+
+	more(nop(ring, LEADER, 7))->flags |= IOSQE_IO_LINK;
+	more(rw(ring, IORING_OP_READ, FIRST, self->pipe[0], self->buf));
+	nop(ring, SECOND, 2);
+	nop(ring, AFTER, 3);
+	ASSERT_EQ(0, submit(ring));
+	expect(ring, { SECOND, 2 });
+	expect_nothing(ring);
+	ASSERT_EQ(0, sync_cancel(ring, LEADER, 0));
+	expect(ring, { FIRST, -ECANCELED }, { LEADER, 7 });
+	expect(ring, { AFTER, -ECANCELED });
+	ASSERT_EQ(-ENOENT, sync_cancel(ring, LEADER, 0));
+
+	/* One member, not issued yet. */
+	more(rw(ring, IORING_OP_READ, LEADER, self->pipe[0], self->buf));
+	more(nop(ring, FIRST, 1));
+	nop(ring, SECOND, 2);
+	ASSERT_EQ(0, submit(ring));
+	expect_nothing(ring);
+	ASSERT_EQ(0, sync_cancel(ring, FIRST, 0));
+	expect_nothing(ring);
+	ASSERT_EQ(1, write(self->pipe[1], "x", 1));
+	expect(ring, { FIRST, -ECANCELED }, { SECOND, 2 }, { LEADER, 1 });
+	expect_no_more(ring);
+}
+
 /* A linked timeout is a deadline for all of the group. */
 TEST_F(sqe_group, deadline)
 {
@@ -886,6 +1098,39 @@ TEST_F(sqe_group, malformed_leader)
 	expect(ring, { FIRST, -EIO }, { SECOND, -EIO }, { LEADER, -EINVAL });
 	ASSERT_EQ(0, fcntl(self->pipe[0], F_SETFL, O_NONBLOCK));
 	ASSERT_EQ(-1, read(self->pipe[0], self->buf, 1));
+	expect_no_more(ring);
+}
+
+/*
+ * A member that the kernel does not find in the queue, and which does not post. What was
+ * taken of its group fails, and the rest is not executed: up to the next SQE without the
+ * flag, also if the one that was not found was to be the last.
+ */
+TEST_F(sqe_group, invalid_index)
+{
+	struct io_uring *ring = &self->ring;
+	int kind;
+
+	for (kind = 0; kind < 3; kind++) {
+		struct io_uring_sqe *sqe;
+
+		more(nop(ring, LEADER, 7));
+		if (kind)
+			more(nop(ring, FIRST, 1));
+		sqe = nop(ring, SECOND, 2);
+		if (kind < 2)
+			more(sqe);
+		nop(ring, REST, 4);
+		nop(ring, AFTER, 3);
+		ASSERT_EQ(0, submit_with_hole(ring, kind ? 2 : 1));
+		if (kind) {
+			expect(ring, { FIRST, -ECANCELED }, { LEADER, -EINVAL },
+			       { REST, -ECANCELED }, { AFTER, 3 });
+		} else {
+			expect(ring, { LEADER, -EINVAL }, { REST, -ECANCELED }, { AFTER, 3 });
+		}
+	}
+	ASSERT_EQ(0, nops(ring, 0));
 	expect_no_more(ring);
 }
 
