@@ -986,6 +986,15 @@ TEST_F(sqe_group, cancel_synchronously)
 	expect_nothing(ring);
 	ASSERT_EQ(1, write(self->pipe[1], "x", 1));
 	expect(ring, { FIRST, -ECANCELED }, { SECOND, 2 }, { LEADER, 1 });
+
+	/* Whatever there is. Whether a leader counts that waits for its members is open. */
+	more(nop(ring, LEADER, 7));
+	more(rw(ring, IORING_OP_READ, FIRST, self->pipe[0], &self->buf[0]));
+	rw(ring, IORING_OP_READ, SECOND, self->pipe[0], &self->buf[1]);
+	ASSERT_EQ(0, submit(ring));
+	expect_nothing(ring);
+	ASSERT_LE(2, sync_cancel(ring, 0, IORING_ASYNC_CANCEL_ANY));
+	expect(ring, { FIRST, -ECANCELED }, { SECOND, -ECANCELED }, { LEADER, 7 });
 	expect_no_more(ring);
 }
 
