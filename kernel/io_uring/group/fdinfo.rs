@@ -22,7 +22,8 @@ pub unsafe extern "C" fn io_group_show_fdinfo(
 ) {
     // SAFETY: by the safety requirements.
     let (ring, m) = unsafe { (Ring::from_raw(ctx), SeqFile::from_raw(m)) };
-    let mut next = ring.next_group(None);
+    // SAFETY: there is no group to go on from.
+    let mut next = unsafe { ring.next_group(None) };
 
     while let Some(leader) = next {
         let group = leader.group();
@@ -36,6 +37,7 @@ pub unsafe extern "C" fn io_group_show_fdinfo(
             group.members(),
             leader.held().count(),
         );
-        next = ring.next_group(Some(&leader));
+        // SAFETY: it has come from there, and the lock has been held since.
+        next = unsafe { ring.next_group(Some(&leader)) };
     }
 }

@@ -132,7 +132,7 @@ static inline u16 io_sqe_personality(const struct io_uring_sqe *sqe)
 {
 	if (io_sqe_has_ext_flags(sqe))
 		return READ_ONCE(sqe->ext_personality);
-	return sqe->personality;
+	return READ_ONCE(sqe->personality);
 }
 
 #endif

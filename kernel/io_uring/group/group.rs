@@ -41,7 +41,7 @@ use kernel::{
     error::code,
     prelude::*, //
 };
-use request::{Leader, Member, Part, Request, Ring};
+use request::{Forming, Part, Request, Ring};
 use state::{Last, Mark, Phase, Verdict};
 
 /// Whether `req`, which is initialised up to its prep, can be a leader: 0 or an error.
@@ -69,8 +69,8 @@ pub unsafe extern "C" fn io_group_init_leader(req: *mut bindings::io_kiocb) -> c
 /// held. No group may be open.
 #[export]
 pub unsafe extern "C" fn io_group_open(leader: *mut bindings::io_kiocb) {
-    // SAFETY: by the safety requirements.
-    Leader::open(unsafe { Request::from_raw(leader) });
+    // SAFETY: by the safety requirements. What is being submitted is on no list.
+    unsafe { Forming::open(Request::from_raw(leader)) };
 }
 
 /// `req` joins the group that `leader` has opened.
@@ -85,9 +85,10 @@ pub unsafe extern "C" fn io_group_add(
     req: *mut bindings::io_kiocb,
 ) {
     // SAFETY: by the safety requirements.
-    let (leader, req) = unsafe { (Leader::from_open(leader), Request::from_raw(req)) };
+    let (leader, req) = unsafe { (Forming::from_raw(leader), Request::from_raw(req)) };
 
-    leader.push(&Member::join(req, &leader, false));
+    // SAFETY: what is being submitted is on no list.
+    unsafe { leader.push(req, false) };
     leader.set_group(leader.group().join());
 }
 
@@ -104,13 +105,14 @@ pub unsafe extern "C" fn io_group_add_odd(
     err: c_int,
 ) {
     // SAFETY: by the safety requirements.
-    let (leader, req) = unsafe { (Leader::from_open(leader), Request::from_raw(req)) };
+    let (leader, req) = unsafe { (Forming::from_raw(leader), Request::from_raw(req)) };
 
     if err != 0 {
         req.fail_link_node(err);
-        fail_open(&leader, err);
+        leader.fail(err);
     }
-    leader.push(&Member::join(req, &leader, err != 0));
+    // SAFETY: what is being submitted is on no list.
+    unsafe { leader.push(req, err != 0) };
     leader.set_group(leader.group().join().single_out());
 }
 
@@ -122,15 +124,15 @@ pub unsafe extern "C" fn io_group_add_odd(
 #[export]
 pub unsafe extern "C" fn io_group_close(leader: *mut bindings::io_kiocb) -> bool {
     // SAFETY: by the safety requirements.
-    let leader = unsafe { Leader::from_open(leader) };
+    let leader = unsafe { Forming::from_raw(leader) };
     let chain_ends = !leader.req().is_linked();
 
     leader
         .req()
         .ring()
         .change_int_flags(bindings::IO_RING_F_GROUP_OPEN, 0);
-    leader.terminate();
-    leader.set_group(leader.group().close());
+    let leader = leader.close();
+
     if leader.group().members() == 0 {
         // SAFETY: nobody refers to it.
         unsafe { leader.dissolve() };
@@ -149,28 +151,14 @@ pub unsafe extern "C" fn io_group_close(leader: *mut bindings::io_kiocb) -> bool
 #[export]
 pub unsafe extern "C" fn io_group_abort(leader: *mut bindings::io_kiocb, err: c_int) {
     // SAFETY: by the safety requirements.
-    let leader = unsafe { Leader::from_open(leader) };
+    let leader = unsafe { Forming::from_raw(leader) };
     let ring = leader.req().ring();
 
-    fail_open(&leader, err);
+    leader.fail(err);
     leader.set_group(leader.group().abort());
     // There is no rest in an SQ that begins anew each time.
     if !ring.rewinds() {
         ring.change_int_flags(0, bindings::IO_RING_F_GROUP_SKIP);
-    }
-}
-
-/// The group of `leader`, which is open, will not be issued, because of `err`. Nor will the chain
-/// it is in.
-fn fail_open(leader: &Leader, err: c_int) {
-    // SAFETY: `leader` is that of an open group.
-    let chain = unsafe { leader.req().ring().chain_head() };
-
-    if !leader.req().is_failed() {
-        leader.req().fail_link_node(err);
-    }
-    if !chain.is_failed() {
-        chain.fail_link_node(code::ECANCELED.to_errno());
     }
 }
 
@@ -226,7 +214,8 @@ pub unsafe extern "C" fn io_group_complete(req: *mut bindings::io_kiocb) -> bool
     match unsafe { Request::from_raw(req).part() } {
         Part::Member(member) => {
             let leader = member.leader();
-            let (behind, nr, failed) = leader.leave(member.into_req());
+            // SAFETY: by the safety requirements.
+            let (behind, nr, failed) = unsafe { leader.leave(member) };
             let (group, last) = leader.group().account(nr, failed);
 
             leader.set_group(group);
@@ -279,7 +268,8 @@ pub unsafe extern "C" fn io_group_fan_out(
             Verdict::FailCancelled => code::ECANCELED.to_errno(),
             Verdict::FailIo => code::EIO.to_errno(),
         };
-        member.queue(err);
+        // SAFETY: it has just been popped.
+        unsafe { member.queue(err) };
     }
 
     let (group, last) = leader.group().release();
@@ -287,7 +277,8 @@ pub unsafe extern "C" fn io_group_fan_out(
     leader.set_group(group);
     // A member may have posted CQEs on its way, and flushed those that completed before.
     if last == Last::Yes {
-        // SAFETY: the group is done, and its leader has not been handed back.
+        // SAFETY: the group is done, and its leader has not been handed back. This is the only
+        // view of it that is left.
         unsafe { leader.complete() };
     }
 }
@@ -300,10 +291,7 @@ pub unsafe extern "C" fn io_group_fan_out(
 #[export]
 pub unsafe extern "C" fn io_group_members(leader: *const bindings::io_kiocb) -> c_uint {
     // SAFETY: by the safety requirements.
-    match unsafe { Request::from_raw(leader.cast_mut()).part() } {
-        Part::Leader(leader) => leader.group().members(),
-        Part::Member(_) => 0,
-    }
+    unsafe { Request::from_raw(leader.cast_mut()).group() }.map_or(0, |group| group.members())
 }
 
 /// Looks for what matches `cd`, the first one or `all`. `what` says for what: `IO_GROUP_HELD` are
@@ -333,13 +321,15 @@ pub unsafe extern "C" fn io_group_cancel_match(
         (0, true) => code::EALREADY.to_errno(),
         _ => nr,
     };
-    let mut group = if start.is_null() {
-        ring.next_group(None)
-    } else {
-        // SAFETY: by the safety requirements. It was started, so it has been opened.
-        match unsafe { Request::from_raw(start).part() } {
-            Part::Leader(leader) => ring.next_group(Some(&leader)),
-            Part::Member(_) => None,
+    // SAFETY: by the safety requirements `start` is the leader of a group that was started and is
+    // not done.
+    let mut group = unsafe {
+        if start.is_null() {
+            ring.next_group(None)
+        } else if let Part::Leader(leader) = Request::from_raw(start).part() {
+            ring.next_group(Some(&leader))
+        } else {
+            None
         }
     };
 
@@ -369,7 +359,8 @@ pub unsafe extern "C" fn io_group_cancel_match(
             unsafe { *cursor = leader.as_ptr() };
             return result(nr, matched);
         }
-        group = ring.next_group(Some(&leader));
+        // SAFETY: it has come from there, and nothing was issued or completed meanwhile.
+        group = unsafe { ring.next_group(Some(&leader)) };
     }
     result(nr, matched)
 }

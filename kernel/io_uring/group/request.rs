@@ -40,15 +40,18 @@ const SKIP_LINK_CQES: u64 = bindings::REQ_F_SKIP_LINK_CQES as u64;
 /// * *Live*: it points to a `struct io_kiocb` that is initialised and is not freed.
 /// * *Locked*: the `uring_lock` of its ring is held. What is written here is written by nobody
 ///   else meanwhile: all of a group is protected by that lock, and the other fields belong to
-///   whoever runs the request, and are accessed while nobody does. There are readers without the
-///   lock, `io_group_has()` of `flags` and `grp_leader`, and `io_has_groups()` of the list of
-///   groups. They cope with any value that has ever been there.
+///   whoever runs the request, and are accessed while nobody does. There is one reader without
+///   the lock, `io_has_groups()` of the head of the list of groups, which is written accordingly.
+///
+/// Views of a request may be copied from each other. No reference to a C object is made of them,
+/// so that two views of one request alias nothing.
 pub(crate) struct Request(NonNull<bindings::io_kiocb>);
 
 impl Request {
     /// # Safety
     ///
-    /// The invariants *Live* and *Locked* must hold for `req` as long as the result exists.
+    /// The invariants *Live* and *Locked* must hold for `req` as long as the result exists, or any
+    /// view that comes of it.
     #[inline]
     pub(crate) unsafe fn from_raw(req: *mut bindings::io_kiocb) -> Self {
         // INVARIANT: by the safety requirements.
@@ -240,11 +243,24 @@ impl Request {
         self.has(INFLIGHT)
     }
 
-    /// The part that a request with `REQ_F_GROUP` plays.
+    /// State of the group, if it is a leader.
     ///
     /// # Safety
     ///
     /// The request must have `REQ_F_GROUP`, and it must have been added to its group, or opened it.
+    #[inline]
+    pub(crate) unsafe fn group(&self) -> Option<Group> {
+        match state::Member::from_raw(self.word()) {
+            Some(_) => None,
+            None => Some(Group::from_raw(self.word())),
+        }
+    }
+
+    /// The part that a request with `REQ_F_GROUP` plays.
+    ///
+    /// # Safety
+    ///
+    /// The request must have `REQ_F_GROUP`, and be of a group that was closed.
     #[inline]
     pub(crate) unsafe fn part(self) -> Part {
         // INVARIANT: by the safety requirements, `grp_refs` is a state, and of which of the two it
@@ -314,9 +330,13 @@ impl Ring {
 
     /// The group behind that of `leader`, or the first one, of those that were started and are not
     /// done.
-    pub(crate) fn next_group(&self, leader: Option<&Leader>) -> Option<Leader> {
-        // SAFETY: by *Locked* nobody changes the list. What hooks a group is live as long as it
-        // does so.
+    ///
+    /// # Safety
+    ///
+    /// The group of `leader` must be one of those.
+    pub(crate) unsafe fn next_group(&self, leader: Option<&Leader>) -> Option<Leader> {
+        // SAFETY: by *Locked* nobody changes the list, and `leader` is on it by the safety
+        // requirements. What hooks a group is live as long as it does so, and it was closed.
         unsafe {
             let node = match leader {
                 None => (*self.groups()).first,
@@ -339,10 +359,116 @@ impl Ring {
     /// # Safety
     ///
     /// A group must be open.
-    pub(crate) unsafe fn chain_head(&self) -> Request {
+    unsafe fn chain_head(&self) -> Request {
         // SAFETY: by *Live* and *Locked*. There is a head while a group is open, and what is being
         // assembled is not freed.
         unsafe { Request::from_raw((*self.0.as_ptr()).__bindgen_anon_2.submit_state.link.head) }
+    }
+}
+
+/// A leader whose group is open.
+///
+/// # Invariants
+///
+/// Those of [`Request`], and as long as this exists
+///
+/// * *Open*: the request has opened a group that was not closed. It has `REQ_F_GROUP`, its
+///   `grp_refs` is a [`Group`], and `grp_held` and `comp_list` are as the
+///   [module documentation](self) says of them while members join.
+pub(crate) struct Forming(Request);
+
+impl Forming {
+    /// Makes `req` the leader of a group without members.
+    ///
+    /// # Safety
+    ///
+    /// `req` must have `REQ_F_GROUP` and be on no list, as what is being submitted is. No group may
+    /// be open.
+    #[inline]
+    pub(crate) unsafe fn open(req: Request) {
+        req.set_word(Group::open().into_raw());
+        // SAFETY: by *Live* and *Locked*. Its node is idle by the safety requirements.
+        unsafe { (*req.comp_list()).next = req.held() };
+    }
+
+    /// The leader of a group that is open.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Request::from_raw`], and `req` must have opened a group that is still open.
+    #[inline]
+    pub(crate) unsafe fn from_raw(req: *mut bindings::io_kiocb) -> Self {
+        // INVARIANT: by the safety requirements.
+        // SAFETY: by the safety requirements.
+        Self(unsafe { Request::from_raw(req) })
+    }
+
+    /// As a request.
+    #[inline]
+    pub(crate) fn req(&self) -> &Request {
+        &self.0
+    }
+
+    /// State of the group.
+    #[inline]
+    pub(crate) fn group(&self) -> Group {
+        Group::from_raw(self.0.word())
+    }
+
+    /// Stores what a transition of the state resulted in.
+    #[inline]
+    pub(crate) fn set_group(&self, group: Group) {
+        self.0.set_word(group.into_raw());
+    }
+
+    /// Makes `req` a member, behind those that are held. `bad` is whether it can't be executed.
+    ///
+    /// # Safety
+    ///
+    /// `req` must be of the same ring and on no list, as what is being submitted is.
+    #[inline]
+    pub(crate) unsafe fn push(&self, req: Request, bad: bool) {
+        let (node, tail) = (req.comp_list(), self.0.comp_list());
+
+        req.set_word(state::Member::join(bad).into_raw());
+        req.change_flags(0, GROUP);
+        // SAFETY: by *Live* and *Locked*. By *Open* the tail's `next` is the node of a member that
+        // is held, which is live, or the head of the list.
+        unsafe {
+            (*req.as_ptr()).__bindgen_anon_6.grp_leader = self.0.as_ptr();
+            (*(*tail).next).next = node;
+            (*tail).next = node;
+        }
+    }
+
+    /// The group will not be issued, because of `err`. Nor will the chain it is in.
+    pub(crate) fn fail(&self, err: i32) {
+        // SAFETY: by *Open* a group is open.
+        let chain = unsafe { self.0.ring().chain_head() };
+
+        if !self.0.is_failed() {
+            self.0.fail_link_node(err);
+        }
+        if !chain.is_failed() {
+            chain.fail_link_node(code::ECANCELED.to_errno());
+        }
+    }
+
+    /// No more members join.
+    #[inline]
+    pub(crate) fn close(self) -> Leader {
+        // SAFETY: as in `push()`.
+        unsafe { (*(*self.0.comp_list()).next).next = ptr::null_mut() };
+        self.set_group(self.group().close());
+        // INVARIANT: by *Open*, and the list was just terminated.
+        let leader = Leader(self.0);
+
+        if let Some(first) = leader.held().next() {
+            // SAFETY: a member that is held is live, and its node is on no list. It may have to
+            // hook the group.
+            unsafe { (*first.member.0.hash_node()).pprev = ptr::null_mut() };
+        }
+        leader
     }
 }
 
@@ -352,33 +478,11 @@ impl Ring {
 ///
 /// Those of [`Request`], and as long as this exists
 ///
-/// * *Leads*: the request has `REQ_F_GROUP`, and its `grp_refs` is a [`Group`]. `grp_held` is as
-///   the [module documentation](self) says.
+/// * *Leads*: the request has `REQ_F_GROUP`, its group was closed, and its `grp_refs` is a
+///   [`Group`]. `grp_held` is as the [module documentation](self) says.
 pub(crate) struct Leader(Request);
 
 impl Leader {
-    /// Makes `req` the leader of a group without members.
-    #[inline]
-    pub(crate) fn open(req: Request) -> Self {
-        req.set_word(Group::open().into_raw());
-        // SAFETY: by *Live* and *Locked*. A request that is being submitted has completed nothing.
-        unsafe { (*req.comp_list()).next = req.held() };
-        // INVARIANT: *Leads* was just established; the caller's request has the flag.
-        Self(req)
-    }
-
-    /// The leader of a group that is open.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Request::from_raw`], and `req` must have opened a group that is still open.
-    #[inline]
-    pub(crate) unsafe fn from_open(req: *mut bindings::io_kiocb) -> Self {
-        // INVARIANT: by the safety requirements.
-        // SAFETY: by the safety requirements.
-        Self(unsafe { Request::from_raw(req) })
-    }
-
     /// As a request.
     #[inline]
     pub(crate) fn req(&self) -> &Request {
@@ -403,31 +507,6 @@ impl Leader {
         self.0.set_word(group.into_raw());
     }
 
-    /// Adds a member behind those that are held. To be called while the group is open.
-    #[inline]
-    pub(crate) fn push(&self, member: &Member) {
-        let (node, tail) = (member.0.comp_list(), self.0.comp_list());
-
-        // SAFETY: `node` is that of a live request which is on no list. By *Leads* the tail's
-        // `next` is the node of a member that is held, which is live, or the head of the list.
-        unsafe {
-            (*(*tail).next).next = node;
-            (*tail).next = node;
-        }
-    }
-
-    /// No more members join.
-    #[inline]
-    pub(crate) fn terminate(&self) {
-        // SAFETY: as in `push()`.
-        unsafe { (*(*self.0.comp_list()).next).next = ptr::null_mut() };
-        if let Some(first) = self.held().next() {
-            // SAFETY: a member that is held is live, and its node is on no list. It may have to
-            // hook the group.
-            unsafe { (*first.member.0.hash_node()).pprev = ptr::null_mut() };
-        }
-    }
-
     /// Takes the first member that is held.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Member> {
@@ -447,12 +526,12 @@ impl Leader {
     /// Issues the members that are held, as long as their group says that of each of them.
     #[inline]
     pub(crate) fn issue_held(&mut self) {
-        // SAFETY: by *Leads* these are members that are held. As this has the leader exclusively,
-        // nobody looks at one. We don't own those that were issued after this.
+        // SAFETY: by *Leads* these are members that are held. One that is issued may cancel others,
+        // which looks at the list: each is taken from it before. We don't own it after this.
         unsafe { bindings::io_group_issue_held(self.as_ptr(), Group::STOP) };
     }
 
-    /// The members that are held, in their order. To be called once the group isn't open any more.
+    /// The members that are held, in their order.
     pub(crate) fn held(&self) -> Held<'_> {
         Held {
             // SAFETY: by *Live* and *Locked*.
@@ -511,8 +590,13 @@ impl Leader {
     /// right behind it in the list of requests that have completed which nothing is to be marked
     /// for. They are plain requests after this. Returns the last of them, how many they are, and
     /// whether the first one has failed.
+    ///
+    /// # Safety
+    ///
+    /// `first` must be on the list of requests that have completed.
     #[inline]
-    pub(crate) fn leave(&self, first: Request) -> (Request, u32, bool) {
+    pub(crate) unsafe fn leave(&self, first: Member) -> (Request, u32, bool) {
+        let first = first.0;
         let failed = first.has_failed();
         let (mut req, mut nr) = (first, 0);
 
@@ -523,8 +607,8 @@ impl Leader {
             req.change_flags(GROUP, 0);
             nr += 1;
             trace::member_done(self, &req, nr);
-            // SAFETY: `req` is on the list of requests that have completed, and that is protected
-            // by *Locked*. What is on it is live.
+            // SAFETY: `req` is on the list of requests that have completed, by the safety
+            // requirements, and that is protected by *Locked*. What is on it is live.
             let node = unsafe { (*req.comp_list()).next };
             if node.is_null() {
                 break;
@@ -661,7 +745,8 @@ impl Leader {
 /// # Invariants
 ///
 /// `next` is as *Leads* says for the list in `grp_held`. None is popped while the leader is
-/// borrowed.
+/// borrowed: by this view of it as [`Leader::pop`] takes that exclusively, and by others as nothing
+/// that is called meanwhile issues a request.
 pub(crate) struct Held<'a> {
     next: *mut bindings::io_wq_work_node,
     leader: PhantomData<&'a Leader>,
@@ -728,17 +813,6 @@ impl HeldMember<'_> {
 pub(crate) struct Member(Request);
 
 impl Member {
-    /// Makes `req` a member of the group of `leader`.
-    #[inline]
-    pub(crate) fn join(req: Request, leader: &Leader, bad: bool) -> Self {
-        req.set_word(state::Member::join(bad).into_raw());
-        // SAFETY: by *Live* and *Locked*.
-        unsafe { (*req.as_ptr()).__bindgen_anon_6.grp_leader = leader.as_ptr() };
-        req.change_flags(0, GROUP);
-        // INVARIANT: *Joined* was just established.
-        Self(req)
-    }
-
     /// State of the member.
     #[inline]
     pub(crate) fn state(&self) -> state::Member {
@@ -759,16 +833,15 @@ impl Member {
         Leader(unsafe { Request::from_raw(self.0.leader()) })
     }
 
-    /// As a request.
-    #[inline]
-    pub(crate) fn into_req(self) -> Request {
-        self.0
-    }
-
     /// Hands the member to its opcode, or fails it with `err` if that is not 0.
+    ///
+    /// # Safety
+    ///
+    /// It must have been popped just now: it is queued once.
     #[inline]
-    pub(crate) fn queue(self, err: i32) {
-        // SAFETY: by *Live* and *Locked*. We don't own the request after this.
+    pub(crate) unsafe fn queue(self, err: i32) {
+        // SAFETY: by *Live* and *Locked*, and the safety requirements. We don't own the request
+        // after this.
         unsafe { bindings::io_group_queue_member(self.0.as_ptr(), err) };
     }
 }
@@ -778,10 +851,10 @@ impl Member {
 /// # Safety
 ///
 /// `node` must be on no list, and live as long as it is on this one. Nobody else may access the
-/// list meanwhile.
+/// list meanwhile, but for who compares its head with null.
 #[inline]
 unsafe fn hlist_add(node: *mut bindings::hlist_node, head: *mut bindings::hlist_head) {
-    // SAFETY: by the safety requirements.
+    // SAFETY: by the safety requirements. What is volatile is WRITE_ONCE() in C.
     unsafe {
         let first = (*head).first;
 
@@ -789,7 +862,7 @@ unsafe fn hlist_add(node: *mut bindings::hlist_node, head: *mut bindings::hlist_
         if !first.is_null() {
             (*first).pprev = &raw mut (*node).next;
         }
-        (*head).first = node;
+        (&raw mut (*head).first).write_volatile(node);
         (*node).pprev = &raw mut (*head).first;
     }
 }
@@ -799,15 +872,15 @@ unsafe fn hlist_add(node: *mut bindings::hlist_node, head: *mut bindings::hlist_
 /// # Safety
 ///
 /// `node` must have been added by [`hlist_add`], or have a `pprev` of null. Nobody else may access
-/// the list meanwhile.
+/// the list meanwhile, but for who compares its head with null.
 #[inline]
 unsafe fn hlist_del(node: *mut bindings::hlist_node) {
-    // SAFETY: by the safety requirements.
+    // SAFETY: by the safety requirements. What is volatile is WRITE_ONCE() in C.
     unsafe {
         let (next, pprev) = ((*node).next, (*node).pprev);
 
         if !pprev.is_null() {
-            *pprev = next;
+            pprev.write_volatile(next);
             if !next.is_null() {
                 (*next).pprev = pprev;
             }
