@@ -11,9 +11,10 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::mem::size_of;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use io_uring::cqueue::{self, Entry32};
@@ -56,10 +57,15 @@ const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
 pub(crate) const IORING_REGISTER_ENABLE_RINGS: u32 = 12;
 pub(crate) const IORING_REGISTER_RING_FDS: u32 = 20;
 pub(crate) const IORING_UNREGISTER_RING_FDS: u32 = 21;
+pub(crate) const IORING_REGISTER_PBUF_RING: u32 = 22;
 pub(crate) const IORING_REGISTER_SYNC_CANCEL: u32 = 24;
+const IORING_REGISTER_FILE_ALLOC_RANGE: u32 = 25;
 
 const IORING_OFF_SQ_RING: i64 = 0;
 const IORING_OFF_SQES: i64 = 0x1000_0000;
+const IORING_OFF_PBUF_RING: i64 = 0x8000_0000;
+const IORING_OFF_PBUF_SHIFT: u32 = 16;
+const IOU_PBUF_RING_MMAP: u16 = 1 << 0;
 
 const IORING_CQE_F_SKIP: u32 = 1 << 5;
 const IORING_CQE_F_32: u32 = 1 << 15;
@@ -588,6 +594,25 @@ impl Ring {
         unsafe { register(self.fd(), op, arg, nr) }
     }
 
+    /// Has the kernel choose places from these for files that it puts into the ring's table.
+    pub fn leave_files(&self, places: Range<u32>) -> io::Result<()> {
+        /// `struct io_uring_file_index_range`
+        #[repr(C)]
+        struct Places {
+            off: u32,
+            len: u32,
+            resv: u64,
+        }
+        let mut arg = Places {
+            off: places.start,
+            len: places.end - places.start,
+            resv: 0,
+        };
+        let arg = std::ptr::from_mut(&mut arg).cast();
+        // SAFETY: One element of the type that this operation takes, which has no number.
+        unsafe { self.register(IORING_REGISTER_FILE_ALLOC_RANGE, arg, 0) }.map(drop)
+    }
+
     /// The mode that the ring was set up in.
     pub const fn mode(&self) -> RingMode {
         self.mode
@@ -964,6 +989,68 @@ impl Ring {
     /// matching that count.
     pub fn sync_cancel(&self, cancel: &SyncCancel) -> io::Result<i64> {
         sync_cancel(self.fd(), cancel)
+    }
+}
+
+/// A group of buffers that requests of a ring take from, in memory of the kernel.
+pub struct Buffers {
+    map: Map,
+    parts: *mut u8,
+    size: u32,
+    count: u16,
+    tail: u16,
+}
+
+impl Buffers {
+    /// Gives a ring `count` buffers, which is a power of two, of `size` bytes each, one behind the
+    /// other.
+    ///
+    /// # Safety
+    ///
+    /// `parts` must stay valid until the last request of the ring is gone.
+    pub unsafe fn new(
+        ring: &Ring,
+        group: u16,
+        parts: *mut u8,
+        size: u32,
+        count: u16,
+    ) -> io::Result<Self> {
+        // SAFETY: The kernel is to make the ring; there is no address that could be wrong.
+        unsafe {
+            ring.submitter()
+                .register_buf_ring_with_flags(0, count, group, IOU_PBUF_RING_MMAP)?;
+        }
+        let offset = IORING_OFF_PBUF_RING | i64::from(group) << IORING_OFF_PBUF_SHIFT;
+        let len = usize::from(count) * size_of::<types::BufRingEntry>();
+        let mut buffers = Self {
+            map: Map::new(ring.fd(), offset, len)?,
+            parts,
+            size,
+            count,
+            tail: 0,
+        };
+        for id in 0..count {
+            buffers.give(id);
+        }
+        Ok(buffers)
+    }
+
+    /// Gives a buffer back that a CQE told of.
+    pub fn give(&mut self, id: u16) {
+        assert!(id < self.count, "no such buffer");
+        let base = self.map.base.as_ptr().cast::<types::BufRingEntry>();
+        let slot = usize::from(self.tail & (self.count - 1));
+        // SAFETY: In bounds of the mapping, as `count` is a power of two. The kernel does not look
+        // at the entry before the tail is behind it, and the setters leave alone what shares its
+        // place with the tail.
+        let entry = unsafe { &mut *base.add(slot) };
+        entry.set_addr(self.parts as u64 + u64::from(id) * u64::from(self.size));
+        entry.set_len(self.size);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: Within the first entry, and aligned. Both sides access it atomically.
+        unsafe { AtomicU16::from_ptr(types::BufRingEntry::tail(base).cast_mut()) }
+            .store(self.tail, Ordering::Release);
     }
 }
 

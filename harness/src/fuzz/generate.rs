@@ -66,8 +66,8 @@ impl Shape {
     }
 }
 
-/// Pipes of a program.
-const PIPES: u8 = 3;
+/// Pipes of a program, and sockets.
+const SOURCES: u8 = 3;
 /// The highest number that is given to an SQE.
 const LAST: u8 = 200;
 
@@ -88,6 +88,7 @@ struct Generator<'a> {
     many: u32,
     fixed: u32,
     message: u32,
+    socket: u32,
     /// Numbers that others may take over, and how often each was.
     names: Vec<(u8, u8)>,
     /// Those of leaders.
@@ -115,6 +116,7 @@ pub fn program(random: &mut Random, shape: Shape) -> Program {
         many: random.pick(&[0, 0, 0, 10, 25]),
         fixed: random.pick(&[0, 0, 20, 60]),
         message: random.pick(&[0, 0, 0, 15]),
+        socket: random.pick(&[0, 0, 30, 70]),
         names: Vec::new(),
         leaders: Vec::new(),
         random,
@@ -163,15 +165,15 @@ impl Generator<'_> {
             return Step::Reap;
         }
         match self.random.below(10) {
-            0..=3 => Step::Feed(self.pipe()),
-            4 => Step::Hangup(self.pipe()),
+            0..=3 => Step::Feed(self.source()),
+            4 => Step::Hangup(self.source()),
             5 if self.next > 1 && self.cancel > 0 => Step::SyncCancel(self.target()),
             _ => Step::Reap,
         }
     }
 
-    fn pipe(&mut self) -> u8 {
-        self.random.below(usize::from(PIPES)) as u8
+    fn source(&mut self) -> u8 {
+        self.random.below(usize::from(SOURCES)) as u8
     }
 
     /// Mostly one that has a number already, or is about to get it.
@@ -298,8 +300,8 @@ impl Generator<'_> {
         if matches!(what, What::Nop(_)) && self.random.percent(self.flaw) {
             op.flaw = Some(self.random.pick(&Flaw::ALL));
         }
-        // The kernel refuses it together.
-        op.skip &= !what.is_multishot();
+        // The kernel refuses it together. And a connection that nobody is told of stays open.
+        op.skip &= !what.is_multishot() && !what.accepts();
         if self.random.percent(self.twin / 4) && !self.names.is_empty() {
             let (name, _) = self.random.pick(&self.names.clone());
             self.rename(&mut op, name);
@@ -310,9 +312,10 @@ impl Generator<'_> {
         op
     }
 
-    /// What is written tells who wrote it, and a deadline is known by what it is for.
+    /// What is written tells who wrote it, a deadline is known by what it is for, and who is told
+    /// of a connection closes it.
     fn may_share(what: What) -> bool {
-        !matches!(what, What::Write | What::Deadline(_))
+        !matches!(what, What::Deadline(_)) && !what.writes() && !what.accepts()
     }
 
     /// Gives it the `user_data` of another one, which not too many have: each may be the one
@@ -363,20 +366,27 @@ impl Generator<'_> {
         }
         if self.random.percent(self.many) {
             return match self.random.below(3) {
-                0..=1 => What::PollMany(self.pipe()),
+                0..=1 if self.random.percent(self.socket) => match self.random.below(2) {
+                    0 => What::ReceiveMany(self.source()),
+                    _ => What::AcceptMany(self.source()),
+                },
+                0..=1 => What::PollMany(self.source()),
                 _ => What::TimerMany,
             };
         }
         if self.random.percent(self.slow) {
             return match self.random.below(8) {
-                0..=4 => What::Read(self.pipe()),
-                5 => What::Poll(self.pipe()),
+                0..=3 if self.random.percent(self.socket) => What::Receive(self.source()),
+                4 if self.random.percent(self.socket) => What::Accept(self.source()),
+                0..=4 => What::Read(self.source()),
+                5 => What::Poll(self.source()),
                 _ => What::Timer(Timer::Long),
             };
         }
         match self.random.below(40) {
             0..=14 => What::Nop(self.result()),
             15..=22 => What::NopTw(self.result()),
+            23..=29 if self.random.percent(self.socket) => What::Send,
             23..=29 => What::Write,
             30..=31 => What::ReadFile,
             32 => What::ReadShort,
@@ -440,7 +450,7 @@ mod tests {
         }
         assert!(groups > 2000, "{groups}");
         assert!(wide > 50, "{wide}");
-        assert_eq!(kinds.len(), 20, "{kinds:?}");
+        assert_eq!(kinds.len(), 25, "{kinds:?}");
         assert!(twins > 300, "{twins}");
     }
 }

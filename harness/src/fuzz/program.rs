@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A program: SQEs, what the application does between them, and the ring.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use io_uring::opcode;
@@ -52,12 +53,74 @@ pub enum What {
     TimerMany,
     /// Posts a CQE to another ring
     Message,
+    /// Sends its number on a socket, as [`Write`](Self::Write) writes it
+    Send,
+    /// Receives a byte from a connection
+    Receive(u8),
+    /// Receives what comes from a connection, into buffers of the ring, until it is stopped
+    ReceiveMany(u8),
+    /// Accepts a connection
+    Accept(u8),
+    /// Accepts each connection that is made, until it is stopped
+    AcceptMany(u8),
 }
 
 impl What {
     /// It may post several times.
     pub const fn is_multishot(self) -> bool {
-        matches!(self, Self::PollMany(_) | Self::TimerMany)
+        self.is_endless() || matches!(self, Self::TimerMany)
+    }
+
+    /// It posts each time that something comes, until it is stopped.
+    pub const fn is_endless(self) -> bool {
+        self.takes_all() || matches!(self, Self::PollMany(_))
+    }
+
+    /// The same, and leaves nothing of what comes to others.
+    pub const fn takes_all(self) -> bool {
+        matches!(self, Self::ReceiveMany(_) | Self::AcceptMany(_))
+    }
+
+    /// It accepts connections, into the ring's table of files. Its CQEs say where they are.
+    pub const fn accepts(self) -> bool {
+        matches!(self, Self::Accept(_) | Self::AcceptMany(_))
+    }
+
+    /// It sends or writes its number.
+    pub const fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Send)
+    }
+
+    /// Where that comes from which it waits for.
+    pub const fn source(self) -> Option<Source> {
+        Some(match self {
+            Self::Read(number) | Self::Poll(number) | Self::PollMany(number) => {
+                Source::Pipe(number)
+            }
+            Self::Receive(number) | Self::ReceiveMany(number) => Source::Connection(number),
+            Self::Accept(number) | Self::AcceptMany(number) => Source::Listener(number),
+            _ => return None,
+        })
+    }
+}
+
+/// Where something comes from. Those that have the same number are fed and hung up together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A pipe, in which there may be bytes
+    Pipe(u8),
+    /// A connection, the same
+    Connection(u8),
+    /// A socket to which connections are made
+    Listener(u8),
+}
+
+impl Source {
+    /// Its number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Pipe(number) | Self::Connection(number) | Self::Listener(number) => number,
+        }
     }
 }
 
@@ -297,14 +360,9 @@ impl Op {
             What::Cancel(_) | What::CancelAll(_) | What::CancelAny => opcode::AsyncCancel::CODE,
             What::Remove(_) => opcode::TimeoutRemove::CODE,
             What::Message => opcode::MsgRingData::CODE,
-        }
-    }
-
-    /// The pipe that it reads from.
-    pub const fn pipe(&self) -> Option<u8> {
-        match self.what {
-            What::Read(pipe) | What::Poll(pipe) | What::PollMany(pipe) => Some(pipe),
-            _ => None,
+            What::Send => opcode::Send::CODE,
+            What::Receive(_) | What::ReceiveMany(_) => opcode::Recv::CODE,
+            What::Accept(_) | What::AcceptMany(_) => opcode::Accept::CODE,
         }
     }
 }
@@ -361,6 +419,16 @@ ops! {
     timer_many() = What::TimerMany;
     /// A message to another ring.
     message() = What::Message;
+    /// Sends its number.
+    send() = What::Send;
+    /// Receives a byte from a connection.
+    receive(connection: u8) = What::Receive(connection);
+    /// Receives all that comes from a connection.
+    receive_many(connection: u8) = What::ReceiveMany(connection);
+    /// Accepts a connection.
+    accept(listener: u8) = What::Accept(listener);
+    /// Accepts all connections.
+    accept_many(listener: u8) = What::AcceptMany(listener);
 }
 
 impl fmt::Display for Op {
@@ -400,6 +468,11 @@ impl fmt::Display for Op {
             What::PollMany(pipe) => write!(f, "poll_many({id}, {pipe})"),
             What::TimerMany => write!(f, "timer_many({id})"),
             What::Message => write!(f, "message({id})"),
+            What::Send => write!(f, "send({id})"),
+            What::Receive(connection) => write!(f, "receive({id}, {connection})"),
+            What::ReceiveMany(connection) => write!(f, "receive_many({id}, {connection})"),
+            What::Accept(listener) => write!(f, "accept({id}, {listener})"),
+            What::AcceptMany(listener) => write!(f, "accept_many({id}, {listener})"),
         }?;
         if let Some(other) = twin {
             write!(f, ".twin({other})")?;
@@ -443,9 +516,10 @@ pub enum Step {
         /// The index of this SQE in the SQ array is invalid
         hole: Option<u8>,
     },
-    /// Puts a byte into a pipe
+    /// Puts a byte into a pipe, sends one on a connection, and connects to a listener: those with
+    /// this number
     Feed(u8),
-    /// Closes a pipe's write end
+    /// Closes the write end of a pipe and the other end of a connection, and shuts down a listener
     Hangup(u8),
     /// Takes CQEs out of the ring
     Reap,
@@ -456,9 +530,9 @@ pub enum Step {
 /// How all of it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Pipes are fed, timers are removed
+    /// Sources are fed, timers are removed
     Feed,
-    /// Pipes are closed, timers are removed
+    /// Sources are hung up, timers are removed
     Hangup,
     /// The ring is closed
     Close,
@@ -563,16 +637,16 @@ impl Program {
         })
     }
 
-    /// Puts a byte into a pipe.
+    /// Feeds the sources with this number.
     #[must_use]
-    pub fn feed(self, pipe: u8) -> Self {
-        self.step(Step::Feed(pipe))
+    pub fn feed(self, source: u8) -> Self {
+        self.step(Step::Feed(source))
     }
 
-    /// Closes a pipe's write end.
+    /// Hangs them up.
     #[must_use]
-    pub fn hangup(self, pipe: u8) -> Self {
-        self.step(Step::Hangup(pipe))
+    pub fn hangup(self, source: u8) -> Self {
+        self.step(Step::Hangup(source))
     }
 
     /// Takes CQEs out of the ring.
@@ -600,6 +674,11 @@ impl Program {
             Step::Submit { ops, .. } => ops.as_slice(),
             _ => &[],
         })
+    }
+
+    /// What its requests wait for.
+    pub fn sources(&self) -> BTreeSet<Source> {
+        self.ops().filter_map(|op| op.what.source()).collect()
     }
 
     /// Number of SQEs.
@@ -661,8 +740,8 @@ impl Program {
                     }
                     call("])");
                 }
-                Step::Feed(pipe) => call(&format!(".feed({pipe})")),
-                Step::Hangup(pipe) => call(&format!(".hangup({pipe})")),
+                Step::Feed(source) => call(&format!(".feed({source})")),
+                Step::Hangup(source) => call(&format!(".hangup({source})")),
                 Step::Reap => call(".reap()"),
                 Step::SyncCancel(target) => call(&format!(".sync_cancel({target})")),
             }
@@ -687,6 +766,7 @@ mod tests {
                 read(1, 0).link().skip().grouped(),
                 nop(2, -5).flawed(Flaw::Prep),
             ])
+            .submit([accept_many(3, 0).grouped(), receive_many(4, 1), send(5)])
             .feed(0)
             .end(End::Close);
         assert_eq!(
@@ -701,6 +781,11 @@ fn c2_fuzz_7() {
         .submit([
             read(1, 0).link().skip().grouped(),
             nop(2, -5).flawed(Flaw::Prep),
+        ])
+        .submit([
+            accept_many(3, 0).grouped(),
+            receive_many(4, 1),
+            send(5),
         ])
         .feed(0)
         .end(End::Close)

@@ -2,13 +2,16 @@
 //! Runs programs, and asks the model whether what came of them is allowed.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{btree_map, BTreeMap, BTreeSet};
 use std::env;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::ptr::null_mut;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -16,17 +19,18 @@ use std::time::Duration;
 use io_uring::opcode;
 use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, TimeoutFlags, Timespec};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, TimeoutFlags, Timespec};
 use model::accept::{Cancel, Case, Ending, Outside, Rejection, Request, Seen, Target, NEVER};
 use model::form::{Asked, Bad, Memory};
 use model::Link;
 
-use super::program::{End, LinkFlag, Op, Program, Step, Timer, What};
+use super::program::{End, LinkFlag, Op, Program, Source, Step, Timer, What};
 use crate::pace::Patience;
 use crate::protocol::SLOWDOWN_ENV;
 use crate::ring::{
-    Cqe, Ring, RingMode, Setup, SyncCancel, IORING_REGISTER_ENABLE_RINGS, IORING_REGISTER_RING_FDS,
-    IORING_REGISTER_SYNC_CANCEL, IORING_UNREGISTER_RING_FDS,
+    Buffers, Cqe, Ring, RingMode, Setup, SyncCancel, IORING_REGISTER_ENABLE_RINGS,
+    IORING_REGISTER_PBUF_RING, IORING_REGISTER_RING_FDS, IORING_REGISTER_SYNC_CANCEL,
+    IORING_UNREGISTER_RING_FDS,
 };
 use crate::sqe::{ExtEntry, RawSqe, Support, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS};
 
@@ -35,12 +39,31 @@ const IORING_NOP_TW: u32 = 1 << 4;
 const IORING_ASYNC_CANCEL_ALL: u32 = 1 << 0;
 const IORING_ASYNC_CANCEL_ANY: u32 = 1 << 2;
 const IORING_ASYNC_CANCEL_OP: u32 = 1 << 5;
+const IORING_CQE_F_BUFFER: u32 = 1 << 0;
 const IORING_CQE_F_MORE: u32 = 1 << 1;
+const IORING_CQE_BUFFER_SHIFT: u32 = 16;
 /// So often does a timer expire that does so several times.
 const SHOTS: u32 = 3;
 const IORING_REGISTER_FILES_UPDATE: u32 = 6;
-/// Registered files of a ring: the pipes, and what all programs use.
-const FILES: u32 = 8;
+/// Where a ring's table of files has what all programs use. What they wait for is before it, by the
+/// number of each.
+const PIPES: u32 = 0;
+const CONNECTIONS: u32 = 4;
+const LISTENERS: u32 = 8;
+const MARKS: u32 = 12;
+const FILE: u32 = 13;
+const DEVICE: u32 = 14;
+const FSYNC_PIPE: u32 = 15;
+/// Behind it is place for connections that are accepted: more than are ever made at a time.
+const ACCEPTED: u32 = 16;
+const FILES: u32 = ACCEPTED + 256;
+
+/// The group of buffers for those who receive several times. There is no group 0.
+const GROUP: u16 = 1;
+/// Buffers in it: more than are ever taken at a time.
+const PARTS: u16 = 64;
+/// The size of each.
+const PART: u32 = 16;
 /// No entry of an SQ has this index.
 const NO_INDEX: u32 = u32::MAX;
 
@@ -89,6 +112,7 @@ fn restrictions() -> Vec<Restriction> {
         IORING_REGISTER_FILES_UPDATE,
         IORING_REGISTER_ENABLE_RINGS,
         IORING_REGISTER_RING_FDS,
+        IORING_REGISTER_PBUF_RING,
         IORING_UNREGISTER_RING_FDS,
         IORING_REGISTER_SYNC_CANCEL,
     ];
@@ -113,6 +137,8 @@ struct World {
     numbers: &'static [u8],
     /// What is read
     sink: *mut u8,
+    /// What is received, in parts
+    parts: *mut u8,
     soon: &'static Timespec,
     never: &'static Timespec,
     /// Gets messages
@@ -143,6 +169,9 @@ impl World {
             device: device.ok(),
             numbers: numbers.leak(),
             sink: room[skip..].as_mut_ptr(),
+            parts: vec![0u8; PART as usize * usize::from(PARTS)]
+                .leak()
+                .as_mut_ptr(),
             soon: Box::leak(Box::new(Timespec::new().nsec(200_000))),
             never: Box::leak(Box::new(Timespec::new().sec(3600))),
             mailbox: RefCell::new(Setup::new(RingMode::Default).build()?),
@@ -150,10 +179,151 @@ impl World {
     }
 }
 
-struct Pipe {
-    read: io::PipeReader,
-    /// Gone after a hang-up
-    write: Option<io::PipeWriter>,
+/// A [`Source`], and its other end, which is gone after a hang-up.
+enum Wire {
+    Pipe {
+        read: io::PipeReader,
+        write: Option<io::PipeWriter>,
+    },
+    Connection {
+        near: UnixStream,
+        far: Option<UnixStream>,
+    },
+    Listener {
+        listener: TcpListener,
+        callers: Option<Vec<TcpStream>>,
+    },
+}
+
+impl Wire {
+    fn new(source: Source) -> io::Result<Self> {
+        Ok(match source {
+            Source::Pipe(_) => {
+                let (read, write) = io::pipe()?;
+                Self::Pipe {
+                    read,
+                    write: Some(write),
+                }
+            }
+            Source::Connection(_) => {
+                let (near, far) = UnixStream::pair()?;
+                Self::Connection {
+                    near,
+                    far: Some(far),
+                }
+            }
+            Source::Listener(_) => Self::Listener {
+                listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+                callers: Some(Vec::new()),
+            },
+        })
+    }
+
+    /// What requests wait for.
+    fn fd(&self) -> RawFd {
+        match self {
+            Self::Pipe { read, .. } => read.as_raw_fd(),
+            Self::Connection { near, .. } => near.as_raw_fd(),
+            Self::Listener { listener, .. } => listener.as_raw_fd(),
+        }
+    }
+
+    fn feed(&mut self, count: usize) -> io::Result<()> {
+        let bytes = vec![b'x'; count];
+        match self {
+            Self::Pipe {
+                write: Some(write), ..
+            } => write.write_all(&bytes),
+            Self::Connection { far: Some(far), .. } => far.write_all(&bytes),
+            Self::Listener {
+                listener,
+                callers: Some(callers),
+            } => {
+                let address = listener.local_addr()?;
+                for _ in 0..count {
+                    callers.push(TcpStream::connect(address)?);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hang_up(&mut self) {
+        match self {
+            Self::Pipe { write, .. } => *write = None,
+            Self::Connection { far, .. } => *far = None,
+            Self::Listener { listener, callers } => {
+                // SAFETY: No pointers. One that does not listen any more is shut down already.
+                unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+                *callers = None;
+            }
+        }
+    }
+
+    /// Gives it up. Whether nobody else has it by the time that `patience` is over; if it was hung up
+    /// before, that cannot be seen.
+    fn let_go(self, patience: &mut Patience) -> bool {
+        let other: OwnedFd = match self {
+            Self::Pipe {
+                read,
+                write: Some(write),
+            } => {
+                drop(read);
+                write.into()
+            }
+            Self::Connection {
+                near,
+                far: Some(far),
+            } => {
+                drop(near);
+                far.into()
+            }
+            Self::Listener {
+                listener,
+                callers: Some(_),
+            } => {
+                let Ok(address) = listener.local_addr() else {
+                    return true;
+                };
+                drop(listener);
+                while TcpStream::connect(address).is_ok() {
+                    if patience.is_over() {
+                        return false;
+                    }
+                    thread::sleep(LATE);
+                }
+                return true;
+            }
+            _ => return true,
+        };
+        let mut poll = libc::pollfd {
+            fd: other.as_raw_fd(),
+            events: 0,
+            revents: 0,
+        };
+        while poll.revents & (libc::POLLERR | libc::POLLHUP) == 0 {
+            if patience.is_over() {
+                return false;
+            }
+            // SAFETY: One element.
+            unsafe { libc::poll(&mut poll, 1, 20) };
+        }
+        true
+    }
+}
+
+/// Where those who write their number do it, and where that is read. It is a socket if one of them
+/// sends.
+fn marks(program: &Program) -> io::Result<(File, File)> {
+    let (read, write): (OwnedFd, OwnedFd) = if program.ops().any(|op| op.what == What::Send) {
+        let (near, far) = UnixStream::pair()?;
+        (near.into(), far.into())
+    } else {
+        let (read, write) = io::pipe()?;
+        (read.into(), write.into())
+    };
+    Ok((read.into(), write.into()))
 }
 
 /// A thread that submits for another one.
@@ -201,6 +371,8 @@ pub struct Session {
     ring: Ring,
     memory: Memory,
     personality: u16,
+    /// Those of [`GROUP`], if they were needed
+    buffers: Option<Buffers>,
     /// What ran on it, by its number from 1. That is in the upper bits of each `user_data`
     past: Vec<Past>,
 }
@@ -212,8 +384,8 @@ struct Past {
     case: Case,
     seen: Vec<Seen>,
     /// Not to be closed under such requests
-    _pipes: BTreeMap<u8, Pipe>,
-    _marks: (io::PipeReader, io::PipeWriter),
+    _wires: BTreeMap<Source, Wire>,
+    _marks: (File, File),
 }
 
 impl Past {
@@ -271,25 +443,24 @@ impl Session {
         if *submit_all {
             setup = setup.submit_all();
         }
-        let (ring, personality) = if *restricted {
+        if *restricted {
             // For a ring that is not enabled yet.
-            let mut ring = setup.disabled().build()?;
-            let personality = ring.submitter().register_personality()?;
-            ring.submitter().register_files_sparse(FILES)?;
+            setup = setup.disabled();
+        }
+        let mut ring = setup.build()?;
+        let personality = ring.submitter().register_personality()?;
+        ring.submitter().register_files_sparse(FILES)?;
+        ring.leave_files(ACCEPTED..FILES)?;
+        if *restricted {
             ring.submitter()
                 .register_restrictions(&mut restrictions())?;
             ring.enable()?;
-            (ring, personality)
-        } else {
-            let ring = setup.build()?;
-            let personality = ring.submitter().register_personality()?;
-            ring.submitter().register_files_sparse(FILES)?;
-            (ring, personality)
-        };
+        }
         Ok(Self {
             ring,
             memory: Memory::default(),
             personality,
+            buffers: None,
             past: Vec::new(),
         })
     }
@@ -425,9 +596,9 @@ impl Runner {
             seen: Vec::new(),
             strays: Vec::new(),
             belated: false,
-            pipes: BTreeMap::new(),
+            wires: BTreeMap::new(),
             registered: BTreeSet::new(),
-            marks: io::pipe()
+            marks: marks(program)
                 .map_err(|error| Failure::new(format!("there is no pipe: {error}")))?,
             runner: self,
             program,
@@ -438,6 +609,14 @@ impl Runner {
             Err(Stop::Rule(rule)) => Err(run.failure(rule)),
             Err(Stop::Error(error)) => Err(run.failure(format!("a system call failed: {error}"))),
         }
+    }
+}
+
+/// A member that its leader holds is told once, and then only waited for.
+fn brief() -> SyncCancel {
+    SyncCancel {
+        patience: Some(Duration::from_millis(1)),
+        ..SyncCancel::default()
     }
 }
 
@@ -467,10 +646,10 @@ struct Run<'a> {
     strays: Vec<Cqe>,
     /// There were CQEs of earlier programs
     belated: bool,
-    pipes: BTreeMap<u8, Pipe>,
+    wires: BTreeMap<Source, Wire>,
     /// Places of the ring's table of files that are this program's
     registered: BTreeSet<u32>,
-    marks: (io::PipeReader, io::PipeWriter),
+    marks: (File, File),
 }
 
 impl Run<'_> {
@@ -488,21 +667,33 @@ impl Run<'_> {
         (count, count + 1)
     }
 
-    /// When a pipe is fed first, and when it is hung up.
-    fn pipe_steps(&self, pipe: u8) -> (u32, u32) {
+    /// When the sources with this number are fed first, and when they are hung up.
+    fn source_steps(&self, number: u8) -> (u32, u32) {
         let find = |wanted: &Step| {
             let at = self.program.steps.iter().position(|step| step == wanted);
             at.map(|at| at as u32)
         };
-        let hangup = find(&Step::Hangup(pipe));
+        let hangup = find(&Step::Hangup(number));
         let feed =
-            find(&Step::Feed(pipe)).filter(|feed| hangup.is_none_or(|hangup| *feed < hangup));
+            find(&Step::Feed(number)).filter(|feed| hangup.is_none_or(|hangup| *feed < hangup));
         let (_, end) = self.last_steps();
         match self.program.end {
-            End::Feed if hangup.is_none() => (feed.unwrap_or(end), NEVER),
-            End::Hangup => (feed.unwrap_or(NEVER), hangup.unwrap_or(end)),
-            End::Feed | End::Close => (feed.unwrap_or(NEVER), hangup.unwrap_or(NEVER)),
+            End::Close => (feed.unwrap_or(NEVER), hangup.unwrap_or(NEVER)),
+            _ if self.ends_hung_up(number) => (feed.unwrap_or(NEVER), hangup.unwrap_or(end)),
+            _ => (feed.unwrap_or(end), hangup.unwrap_or(NEVER)),
         }
+    }
+
+    /// Whether the sources with this number are not fed at the end, or that would be no use: one
+    /// takes it all.
+    fn ends_hung_up(&self, number: u8) -> bool {
+        let takes_all = |op: &Op| {
+            let source = op.what.source().map(Source::number);
+            op.what.takes_all() && source == Some(number)
+        };
+        self.program.end == End::Hangup
+            || self.program.steps.contains(&Step::Hangup(number))
+            || self.program.ops().any(takes_all)
     }
 
     /// Of the first request that has this in its `user_data`.
@@ -543,23 +734,38 @@ impl Run<'_> {
                 from: 0,
             }],
             What::Read(pipe) => {
-                let (feed, hangup) = self.pipe_steps(pipe);
+                let (feed, hangup) = self.source_steps(pipe);
                 vec![ok(1, feed), bad(0, hangup)]
             }
             What::Poll(pipe) => {
-                let (feed, hangup) = self.pipe_steps(pipe);
+                let (feed, hangup) = self.source_steps(pipe);
                 let (input, hung) = (i32::from(libc::POLLIN), i32::from(libc::POLLHUP));
                 vec![ok(input, feed), ok(hung, hangup), ok(input | hung, hangup)]
             }
             // Where there is no room for a CQE, they end with what that would have said.
             What::PollMany(pipe) => {
-                let (feed, hangup) = self.pipe_steps(pipe);
+                let (feed, hangup) = self.source_steps(pipe);
                 let (input, hung) = (i32::from(libc::POLLIN), i32::from(libc::POLLHUP));
                 vec![ok(input, feed), ok(hung, hangup), ok(input | hung, hangup)]
             }
             What::TimerMany => vec![ok(ETIME, 0)],
             What::Message => vec![ok(0, 0)],
-            What::Write => vec![ok(1, 0)],
+            What::Write | What::Send => vec![ok(1, 0)],
+            // A connection that has ended is no failure.
+            What::Receive(connection) => {
+                let (feed, hangup) = self.source_steps(connection);
+                vec![ok(1, feed), ok(0, hangup)]
+            }
+            What::ReceiveMany(connection) => {
+                let (feed, hangup) = self.source_steps(connection);
+                let received = (1..=PART).map(|count| ok(count as i32, feed));
+                received.chain([ok(0, hangup)]).collect()
+            }
+            What::Accept(listener) | What::AcceptMany(listener) => {
+                let (feed, hangup) = self.source_steps(listener);
+                let places = (ACCEPTED..FILES).map(|place| ok(place as i32, feed));
+                places.chain([bad(EINVAL, hangup)]).collect()
+            }
             What::ReadFile => vec![ok(BLOCK as i32, 0)],
             What::ReadShort => vec![bad(BLOCK as i32, 0)],
             What::ReadDevice if self.runner.world.device.is_none() => vec![bad(-libc::EBADF, 0)],
@@ -619,7 +825,7 @@ impl Run<'_> {
             endings,
             stops: drains
                 || !inline
-                || !matches!(op.what, What::Nop(_) | What::NopTw(_) | What::Write),
+                || !op.what.writes() && !matches!(op.what, What::Nop(_) | What::NopTw(_)),
             inline,
             cancels: match op.what {
                 What::Cancel(target) => cancel(Target::Request(self.number(target)), false),
@@ -628,22 +834,22 @@ impl Run<'_> {
                 What::CancelAny => cancel(Target::Any, true),
                 _ => None,
             },
-            writes: op.what == What::Write,
+            writes: op.what.writes(),
             named: Some(self.number(op.name())).filter(|first| *first != self.position(op.id)),
         }
     }
 
-    fn pipe(&mut self, pipe: u8) -> io::Result<&mut Pipe> {
-        if let std::collections::btree_map::Entry::Vacant(place) = self.pipes.entry(pipe) {
-            let (read, write) = io::pipe()?;
-            place.insert(Pipe {
-                read,
-                write: Some(write),
-            });
-        }
-        self.pipes
-            .get_mut(&pipe)
-            .ok_or_else(|| io::Error::other("no such pipe"))
+    fn wire(&mut self, source: Source) -> io::Result<&mut Wire> {
+        Ok(match self.wires.entry(source) {
+            btree_map::Entry::Vacant(place) => place.insert(Wire::new(source)?),
+            btree_map::Entry::Occupied(place) => place.into_mut(),
+        })
+    }
+
+    /// Those with this number that the program uses.
+    fn sources(&self, number: u8) -> impl Iterator<Item = Source> {
+        let sources = self.program.sources().into_iter();
+        sources.filter(move |source| source.number() == number)
     }
 
     /// The program's number among those of its ring
@@ -671,32 +877,43 @@ impl Run<'_> {
             twin: _,
             fixed_file,
         } = *op;
-        let fd = match op.pipe() {
-            Some(pipe) => self.pipe(pipe)?.read.as_raw_fd(),
+        let fd = match what.source() {
+            Some(source) => self.wire(source)?.fd(),
             None => -1,
         };
+        if matches!(what, What::ReceiveMany(_)) {
+            self.provide_buffers()?;
+        }
         let World {
             file,
             device,
             numbers,
             sink,
+            parts: _,
             soon,
             never,
             mailbox,
         } = &self.runner.world;
         let (soon, never): (*const Timespec, *const Timespec) = (*soon, *never);
         let device = device.as_ref().map_or(-1, |device| device.as_raw_fd());
+        let number = numbers[usize::from(id)..].as_ptr();
         let at_start = |fd: RawFd, len| opcode::Read::new(Fd(fd), *sink, len).build();
         let entry = match what {
             What::Nop(_) | What::NopTw(_) => opcode::Nop::new().build(),
             What::Read(_) => opcode::Read::new(Fd(fd), *sink, 1).offset(u64::MAX).build(),
             What::Poll(_) => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build(),
-            What::Write => {
-                let number = numbers[usize::from(id)..].as_ptr();
-                opcode::Write::new(Fd(self.marks.1.as_raw_fd()), number, 1)
-                    .offset(u64::MAX)
-                    .build()
-            }
+            What::Write => opcode::Write::new(Fd(self.marks.1.as_raw_fd()), number, 1)
+                .offset(u64::MAX)
+                .build(),
+            What::Send => opcode::Send::new(Fd(self.marks.1.as_raw_fd()), number, 1).build(),
+            What::Receive(_) => opcode::Recv::new(Fd(fd), *sink, 1).build(),
+            What::ReceiveMany(_) => opcode::RecvMulti::new(Fd(fd), GROUP).build(),
+            What::Accept(_) => opcode::Accept::new(Fd(fd), null_mut(), null_mut())
+                .file_index(Some(DestinationSlot::auto_target()))
+                .build(),
+            What::AcceptMany(_) => opcode::AcceptMulti::new(Fd(fd))
+                .allocate_file_index(true)
+                .build(),
             What::ReadFile => at_start(file.as_raw_fd(), BLOCK),
             What::ReadShort => at_start(file.as_raw_fd(), TOO_MUCH),
             What::ReadDevice => at_start(device, BLOCK),
@@ -778,12 +995,14 @@ impl Run<'_> {
 
     /// Has an SQE use its file by its place in the ring's table.
     fn register_file(&mut self, op: &Op, sqe: &mut RawSqe) -> io::Result<()> {
-        let place = match op.what {
-            What::Read(pipe) | What::Poll(pipe) | What::PollMany(pipe) => u32::from(pipe),
-            What::Write => 4,
-            What::ReadFile | What::ReadShort | What::Fsync | What::NoBuffer => 5,
-            What::ReadDevice if sqe.fd >= 0 => 6,
-            What::FsyncPipe => 7,
+        let place = match (op.what.source(), op.what) {
+            (Some(Source::Pipe(number)), _) => PIPES + u32::from(number),
+            (Some(Source::Connection(number)), _) => CONNECTIONS + u32::from(number),
+            (Some(Source::Listener(number)), _) => LISTENERS + u32::from(number),
+            (_, What::Write | What::Send) => MARKS,
+            (_, What::ReadFile | What::ReadShort | What::Fsync | What::NoBuffer) => FILE,
+            (_, What::ReadDevice) if sqe.fd >= 0 => DEVICE,
+            (_, What::FsyncPipe) => FSYNC_PIPE,
             _ => return Ok(()),
         };
         if self.registered.insert(place) {
@@ -792,6 +1011,33 @@ impl Run<'_> {
         }
         sqe.fd = place as i32;
         sqe.flags |= Flags::FIXED_FILE.bits();
+        Ok(())
+    }
+
+    fn provide_buffers(&mut self) -> io::Result<()> {
+        let Session { ring, buffers, .. } = &mut self.session;
+        if buffers.is_none() {
+            let parts = self.runner.world.parts;
+            // SAFETY: They are never freed.
+            *buffers = Some(unsafe { Buffers::new(ring, GROUP, parts, PART, PARTS) }?);
+        }
+        Ok(())
+    }
+
+    /// Gives the kernel back what a CQE says that it has used.
+    fn give_back(&mut self, cqe: &Cqe) -> io::Result<()> {
+        if let (Some(buffers), true) = (
+            &mut self.session.buffers,
+            cqe.flags & IORING_CQE_F_BUFFER != 0,
+        ) {
+            buffers.give((cqe.flags >> IORING_CQE_BUFFER_SHIFT) as u16);
+        }
+        let accepts = |op: &Op| op.what.accepts() && self.user_data(op.id) == cqe.user_data;
+        if cqe.result >= 0 && self.program.ops().any(accepts) {
+            let ring = &self.session.ring;
+            ring.submitter()
+                .register_files_update(cqe.result as u32, &[-1])?;
+        }
         Ok(())
     }
 
@@ -837,6 +1083,7 @@ impl Run<'_> {
 
     fn take(&mut self, step: u32, cqes: Vec<Cqe>) -> Result<(), Stop> {
         for cqe in cqes {
+            self.give_back(&cqe)?;
             let (serial, id) = (cqe.user_data >> 16, cqe.user_data as u8);
             let own = || self.program.ops().filter(|op| op.name() == id);
             let more = cqe.flags & IORING_CQE_F_MORE != 0;
@@ -876,8 +1123,16 @@ impl Run<'_> {
             let step = step as u32;
             match what {
                 Step::Submit { ops, other, hole } => self.submit(step, ops, *other, *hole)?,
-                Step::Feed(pipe) => self.feed(*pipe, 1)?,
-                Step::Hangup(pipe) => self.pipe(*pipe)?.write = None,
+                Step::Feed(number) => {
+                    for source in self.sources(*number) {
+                        self.wire(source)?.feed(1)?;
+                    }
+                }
+                Step::Hangup(number) => {
+                    for source in self.sources(*number) {
+                        self.wire(source)?.hang_up();
+                    }
+                }
                 Step::Reap => self.reap(step)?,
                 Step::SyncCancel(target) => self.sync_cancel(step, *target),
             }
@@ -918,15 +1173,14 @@ impl Run<'_> {
     }
 
     fn bring_to_end(&mut self, end: u32) -> Result<(), Stop> {
-        let pipes: Vec<_> = self.pipes.keys().copied().collect();
-        for pipe in pipes {
-            if self.program.end == End::Hangup {
-                self.pipe(pipe)?.write = None;
+        for source in self.program.sources() {
+            if self.ends_hung_up(source.number()) {
+                self.wire(source)?.hang_up();
             } else {
                 // One more, for those who only look whether there is something.
-                let readers = self.program.ops().filter(|op| op.pipe() == Some(pipe));
-                let readers = readers.count();
-                self.feed(pipe, readers + 1)?;
+                let ops = self.program.ops();
+                let takers = ops.filter(|op| op.what.source() == Some(source)).count();
+                self.wire(source)?.feed(takers + 1)?;
             }
         }
         let timers = self
@@ -936,7 +1190,7 @@ impl Run<'_> {
         let endless: Vec<_> = self
             .program
             .ops()
-            .filter(|op| matches!(op.what, What::PollMany(_)) && !self.program.mode.is_iopoll())
+            .filter(|op| op.what.is_endless() && !self.program.mode.is_iopoll())
             .map(Op::name)
             .collect();
         for &name in &endless {
@@ -959,11 +1213,7 @@ impl Run<'_> {
                 ret: 0,
             });
         }
-        // A member that its leader holds is told once, and then only waited for.
-        let brief = SyncCancel {
-            patience: Some(Duration::from_millis(1)),
-            ..SyncCancel::default()
-        };
+        let brief = brief();
         let mut patience = Patience::new(self.runner.patience);
         let mut wrong: Option<Patience> = None;
         loop {
@@ -1012,17 +1262,10 @@ impl Run<'_> {
         }
     }
 
-    fn feed(&mut self, pipe: u8, count: usize) -> Result<(), Stop> {
-        if let Some(write) = &mut self.pipe(pipe)?.write {
-            write.write_all(&vec![b'x'; count])?;
-        }
-        Ok(())
-    }
-
     fn sync_cancel(&mut self, step: u32, target: u8) {
         let ret = self.session.ring.sync_cancel(&SyncCancel {
             user_data: self.user_data(target),
-            ..SyncCancel::default()
+            ..brief()
         });
         let ret = match ret {
             Ok(count) => count as i32,
@@ -1072,7 +1315,7 @@ impl Run<'_> {
 
     /// The numbers that were written, in their order.
     fn marks(&mut self) -> Result<(), Stop> {
-        if !self.program.ops().any(|op| op.what == What::Write) {
+        if !self.program.ops().any(|op| op.what.writes()) {
             return Ok(());
         }
         let mut left: libc::c_int = 0;
@@ -1105,7 +1348,7 @@ impl Run<'_> {
                 program: self.program.clone(),
                 case: self.case,
                 seen: self.seen,
-                _pipes: self.pipes,
+                _wires: self.wires,
                 _marks: self.marks,
             });
             return Ok(Some(self.session));
@@ -1113,26 +1356,15 @@ impl Run<'_> {
         let failure = self.failure("X5: a closed ring holds a file".to_owned());
         let Self {
             session,
-            pipes,
+            wires,
             runner,
             ..
         } = self;
         drop(session);
         let mut patience = Patience::new(runner.patience);
-        for Pipe { read, write } in pipes.into_values() {
-            drop(read);
-            let Some(write) = write else { continue };
-            let mut poll = libc::pollfd {
-                fd: write.as_raw_fd(),
-                events: 0,
-                revents: 0,
-            };
-            while poll.revents & libc::POLLERR == 0 {
-                if patience.is_over() {
-                    return Err(failure);
-                }
-                // SAFETY: One element.
-                unsafe { libc::poll(&mut poll, 1, 20) };
+        for wire in wires.into_values() {
+            if !wire.let_go(&mut patience) {
+                return Err(failure);
             }
         }
         Ok(None)
