@@ -63,6 +63,9 @@ pub enum What {
     Accept(u8),
     /// Accepts each connection that is made, until it is stopped
     AcceptMany(u8),
+    /// Sends a byte on a socket that nobody reads, without a copy: a CQE more says when the byte is
+    /// not needed any more
+    SendZeroCopy,
 }
 
 impl What {
@@ -363,6 +366,7 @@ impl Op {
             What::Send => opcode::Send::CODE,
             What::Receive(_) | What::ReceiveMany(_) => opcode::Recv::CODE,
             What::Accept(_) | What::AcceptMany(_) => opcode::Accept::CODE,
+            What::SendZeroCopy => opcode::SendZc::CODE,
         }
     }
 }
@@ -429,6 +433,8 @@ ops! {
     accept(listener: u8) = What::Accept(listener);
     /// Accepts all connections.
     accept_many(listener: u8) = What::AcceptMany(listener);
+    /// Sends a byte without a copy.
+    send_zero_copy() = What::SendZeroCopy;
 }
 
 impl fmt::Display for Op {
@@ -473,6 +479,7 @@ impl fmt::Display for Op {
             What::ReceiveMany(connection) => write!(f, "receive_many({id}, {connection})"),
             What::Accept(listener) => write!(f, "accept({id}, {listener})"),
             What::AcceptMany(listener) => write!(f, "accept_many({id}, {listener})"),
+            What::SendZeroCopy => write!(f, "send_zero_copy({id})"),
         }?;
         if let Some(other) = twin {
             write!(f, ".twin({other})")?;

@@ -7,7 +7,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -41,6 +41,7 @@ const IORING_ASYNC_CANCEL_ANY: u32 = 1 << 2;
 const IORING_ASYNC_CANCEL_OP: u32 = 1 << 5;
 const IORING_CQE_F_BUFFER: u32 = 1 << 0;
 const IORING_CQE_F_MORE: u32 = 1 << 1;
+const IORING_CQE_F_NOTIF: u32 = 1 << 3;
 const IORING_CQE_BUFFER_SHIFT: u32 = 16;
 /// So often does a timer expire that does so several times.
 const SHOTS: u32 = 3;
@@ -54,8 +55,9 @@ const MARKS: u32 = 12;
 const FILE: u32 = 13;
 const DEVICE: u32 = 14;
 const FSYNC_PIPE: u32 = 15;
+const SOCKET: u32 = 16;
 /// Behind it is place for connections that are accepted: more than are ever made at a time.
-const ACCEPTED: u32 = 16;
+const ACCEPTED: u32 = 17;
 const FILES: u32 = ACCEPTED + 256;
 
 /// The group of buffers for those who receive several times. There is no group 0.
@@ -133,6 +135,9 @@ const LATE: Duration = Duration::from_millis(10);
 struct World {
     file: File,
     device: Option<File>,
+    /// What is sent on it goes to the other one, which keeps it as long as there is room
+    socket: UdpSocket,
+    _sink: UdpSocket,
     /// Byte n is n, for those who write their number
     numbers: &'static [u8],
     /// What is read
@@ -161,12 +166,17 @@ impl World {
             .read(true)
             .custom_flags(libc::O_DIRECT)
             .open("/dev/nullb0");
+        let [socket, sink] = [(); 2].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)));
+        let (socket, _sink) = (socket?, sink?);
+        socket.connect(_sink.local_addr()?)?;
         let numbers: Vec<u8> = (0..=u8::MAX).collect();
         let room = Box::leak(vec![0u8; 4 * 4096].into_boxed_slice());
         let skip = room.as_ptr().align_offset(4096);
         Ok(Self {
             file,
             device: device.ok(),
+            socket,
+            _sink,
             numbers: numbers.leak(),
             sink: room[skip..].as_mut_ptr(),
             parts: vec![0u8; PART as usize * usize::from(PARTS)]
@@ -517,6 +527,11 @@ impl Session {
         let Some(request) = past.program.ops().position(|op| op.name() == id) else {
             return false;
         };
+        // That of a request that was not issued is not waited for.
+        if cqe.flags & IORING_CQE_F_NOTIF != 0 {
+            let sent = |seen: &Seen| seen.request == request && seen.res >= 0;
+            return !past.seen.iter().any(sent);
+        }
         let step = past.program.steps.len() as u32 + 1;
         past.seen.push(Seen {
             request,
@@ -597,6 +612,7 @@ impl Runner {
             strays: Vec::new(),
             belated: false,
             wires: BTreeMap::new(),
+            notes: Notes::default(),
             registered: BTreeSet::new(),
             marks: marks(program)
                 .map_err(|error| Failure::new(format!("there is no pipe: {error}")))?,
@@ -635,6 +651,37 @@ fn rule(text: &str) -> Stop {
     Stop::Rule(text.to_owned())
 }
 
+/// Notifications of what is sent without a copy (C4): which requests have said that one comes, and
+/// which have posted it.
+#[derive(Default)]
+struct Notes {
+    owed: BTreeSet<usize>,
+    came: BTreeSet<usize>,
+}
+
+impl Notes {
+    /// A request has posted its own CQE.
+    fn sent(&mut self, request: usize, more: bool) -> Result<(), Stop> {
+        if self.came.contains(&request) {
+            return Err(rule("C4: a notification comes before its request's CQE"));
+        }
+        if more {
+            self.owed.insert(request);
+        }
+        Ok(())
+    }
+
+    /// It has posted its notification, and before that its own CQE with this result, unless that
+    /// was dropped. One that was not issued notifies as well, and does not say so before, today.
+    fn notified(&mut self, request: usize, res: Option<i32>) -> Result<(), Stop> {
+        let owed = self.owed.remove(&request);
+        if !self.came.insert(request) || res.is_some_and(|res| res >= 0) && !owed {
+            return Err(rule("C1: a notification too many"));
+        }
+        Ok(())
+    }
+}
+
 /// A program that runs.
 struct Run<'a> {
     runner: &'a Runner,
@@ -647,6 +694,7 @@ struct Run<'a> {
     /// There were CQEs of earlier programs
     belated: bool,
     wires: BTreeMap<Source, Wire>,
+    notes: Notes,
     /// Places of the ring's table of files that are this program's
     registered: BTreeSet<u32>,
     marks: (File, File),
@@ -724,7 +772,10 @@ impl Run<'_> {
         let (_, end) = self.last_steps();
         let polled = iopoll && !matches!(op.what, What::Nop(_) | What::NopTw(_) | What::ReadDevice);
         let restricted = self.program.restricted && (op.worker || op.code() == opcode::Fsync::CODE);
-        let refused = polled && !matches!(op.code(), opcode::Read::CODE | opcode::Write::CODE);
+        let zero_copy = op.what == What::SendZeroCopy;
+        // What is sent without a copy may not skip its CQE, today.
+        let refused = polled && !matches!(op.code(), opcode::Read::CODE | opcode::Write::CODE)
+            || zero_copy && op.skip;
 
         let endings = match op.what {
             _ if polled => vec![bad(-libc::EOPNOTSUPP, 0)],
@@ -750,7 +801,7 @@ impl Run<'_> {
             }
             What::TimerMany => vec![ok(ETIME, 0)],
             What::Message => vec![ok(0, 0)],
-            What::Write | What::Send => vec![ok(1, 0)],
+            What::Write | What::Send | What::SendZeroCopy => vec![ok(1, 0)],
             // A connection that has ended is no failure.
             What::Receive(connection) => {
                 let (feed, hangup) = self.source_steps(connection);
@@ -813,7 +864,7 @@ impl Run<'_> {
                 skip: op.skip,
                 timer: op.code() == opcode::Timeout::CODE,
                 deadline: matches!(op.what, What::Deadline(_)),
-                zero_copy: false,
+                zero_copy,
                 bad: match op.flaw {
                     Some(flaw) if flaw.is_early() => Some(Bad::Early(flaw.error())),
                     _ if restricted => Some(Bad::Refused(-libc::EACCES)),
@@ -825,7 +876,8 @@ impl Run<'_> {
             endings,
             stops: drains
                 || !inline
-                || !op.what.writes() && !matches!(op.what, What::Nop(_) | What::NopTw(_)),
+                || !op.what.writes()
+                    && !matches!(op.what, What::Nop(_) | What::NopTw(_) | What::SendZeroCopy),
             inline,
             cancels: match op.what {
                 What::Cancel(target) => cancel(Target::Request(self.number(target)), false),
@@ -887,6 +939,8 @@ impl Run<'_> {
         let World {
             file,
             device,
+            socket,
+            _sink: _,
             numbers,
             sink,
             parts: _,
@@ -906,6 +960,7 @@ impl Run<'_> {
                 .offset(u64::MAX)
                 .build(),
             What::Send => opcode::Send::new(Fd(self.marks.1.as_raw_fd()), number, 1).build(),
+            What::SendZeroCopy => opcode::SendZc::new(Fd(socket.as_raw_fd()), number, 1).build(),
             What::Receive(_) => opcode::Recv::new(Fd(fd), *sink, 1).build(),
             What::ReceiveMany(_) => opcode::RecvMulti::new(Fd(fd), GROUP).build(),
             What::Accept(_) => opcode::Accept::new(Fd(fd), null_mut(), null_mut())
@@ -1003,6 +1058,7 @@ impl Run<'_> {
             (_, What::ReadFile | What::ReadShort | What::Fsync | What::NoBuffer) => FILE,
             (_, What::ReadDevice) if sqe.fd >= 0 => DEVICE,
             (_, What::FsyncPipe) => FSYNC_PIPE,
+            (_, What::SendZeroCopy) => SOCKET,
             _ => return Ok(()),
         };
         if self.registered.insert(place) {
@@ -1087,20 +1143,35 @@ impl Run<'_> {
             let (serial, id) = (cqe.user_data >> 16, cqe.user_data as u8);
             let own = || self.program.ops().filter(|op| op.name() == id);
             let more = cqe.flags & IORING_CQE_F_MORE != 0;
+            let sends = |request| {
+                let op = self.program.ops().nth(request);
+                op.is_some_and(|op| op.what == What::SendZeroCopy)
+            };
+            let own_serial = serial == self.serial();
             match self.program.ops().position(|op| op.name() == id) {
+                Some(request) if own_serial && cqe.flags & IORING_CQE_F_NOTIF != 0 => {
+                    let mut seen = self.seen.iter();
+                    let own = seen.find(|seen| seen.request == request);
+                    self.notes.notified(request, own.map(|own| own.res))?;
+                }
                 // More comes of one that posts several times, and has not said its last.
-                Some(request) if serial == self.serial() && more => {
+                Some(request) if own_serial && more && !sends(request) => {
                     let ended = self.seen.iter().filter(|seen| seen.request == request);
                     let over = ended.count() == own().count();
                     if over || !own().any(|op| op.what.is_multishot()) {
                         return Err(rule("C1: more of what posts once, or was done"));
                     }
                 }
-                Some(request) if serial == self.serial() => self.seen.push(Seen {
-                    request,
-                    res: cqe.result,
-                    step,
-                }),
+                Some(request) if own_serial => {
+                    if sends(request) {
+                        self.notes.sent(request, more)?;
+                    }
+                    self.seen.push(Seen {
+                        request,
+                        res: cqe.result,
+                        step,
+                    });
+                }
                 _ if self.session.belated(&cqe) => self.belated = true,
                 _ => self.strays.push(cqe),
             }
@@ -1234,7 +1305,11 @@ impl Run<'_> {
             }
             self.reap(end)?;
             match self.judge() {
-                Ok(()) => return Ok(()),
+                Ok(()) if self.notes.owed.is_empty() => return Ok(()),
+                Ok(()) if patience.is_over() => {
+                    return Err(rule("C4: a notification is lost"));
+                }
+                Ok(()) => wrong = None,
                 Err(rejection) => {
                     let moment = wrong.get_or_insert_with(|| Patience::new(CONFIRM));
                     if rejection.lacking {
@@ -1389,5 +1464,25 @@ impl Program {
         if let Err(Failure { rule, details, .. }) = failure {
             panic!("{rule}\n  {details}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notification_comes_once_and_last() {
+        let mut notes = Notes::default();
+        assert!(notes.sent(1, true).is_ok());
+        assert!(notes.notified(1, Some(1)).is_ok() && notes.owed.is_empty());
+        assert!(notes.notified(1, Some(1)).is_err());
+        // Nobody has said that it comes: that is so for what is not issued.
+        assert!(notes.sent(2, false).is_ok() && notes.sent(3, false).is_ok());
+        assert!(notes.notified(2, Some(1)).is_err());
+        assert!(notes.notified(3, Some(ECANCELED)).is_ok());
+        // Before its own CQE, which may have been dropped only.
+        assert!(notes.notified(4, None).is_ok());
+        assert!(notes.sent(4, true).is_err());
     }
 }
