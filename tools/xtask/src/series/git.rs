@@ -94,11 +94,7 @@ pub(super) fn tree(dir: &Path) -> Result<()> {
             .arg(&partial),
     )?;
     show_all(&partial)?;
-    let tracked: Vec<_> = TRACKED
-        .iter()
-        .map(PathBuf::from)
-        .filter(|path| partial.join(path).exists())
-        .collect();
+    let tracked = tracked(&series, &partial)?;
     lay_out(&series, &partial, &tracked, None, &Versions::new())?;
     fs::rename(&partial, dir).with_context(|| format!("cannot create {}", dir.display()))?;
     say(
@@ -110,6 +106,14 @@ pub(super) fn tree(dir: &Path) -> Result<()> {
         ),
     );
     Ok(())
+}
+
+/// What git is to know of a tree: what patches may come to touch, and what they do touch.
+fn tracked(series: &Series, tree: &Path) -> Result<Vec<PathBuf>> {
+    let mut tracked: BTreeSet<_> = TRACKED.iter().map(PathBuf::from).collect();
+    tracked.extend(series.touched()?);
+    tracked.retain(|path| tree.join(path).exists());
+    Ok(tracked.into_iter().collect())
 }
 
 /// Where a tree is while it is not whole: beside its place.
@@ -671,6 +675,24 @@ mod tests {
             };
         }
         run::output(&mut command).unwrap();
+    }
+
+    /// A file that git does not know before it is patched would come back as a new one.
+    #[test]
+    fn what_is_patched_is_tracked() {
+        let series = Series::load().unwrap();
+        let tree = tempfile::tempdir().unwrap();
+        let touched = series.touched().unwrap();
+        for path in &touched {
+            write(&tree.path().join(path), "");
+        }
+        let tracked = tracked(&series, tree.path()).unwrap();
+        for path in touched {
+            assert!(
+                tracked.iter().any(|known| path.starts_with(known)),
+                "{path:?}"
+            );
+        }
     }
 
     #[test]
