@@ -87,6 +87,7 @@ struct Generator<'a> {
     twin: u32,
     many: u32,
     fixed: u32,
+    buffer: u32,
     message: u32,
     socket: u32,
     /// Numbers that others may take over, and how often each was.
@@ -115,6 +116,7 @@ pub fn program(random: &mut Random, shape: Shape) -> Program {
         twin: random.pick(&[0, 0, 0, 30]),
         many: random.pick(&[0, 0, 0, 10, 25]),
         fixed: random.pick(&[0, 0, 20, 60]),
+        buffer: random.pick(&[0, 0, 30, 70]),
         message: random.pick(&[0, 0, 0, 15]),
         socket: random.pick(&[0, 0, 30, 70]),
         names: Vec::new(),
@@ -297,6 +299,7 @@ impl Generator<'_> {
         op.personality = self.random.percent(3) && what != What::Message;
         // One whose end is not waited for may be issued when the place is a later program's.
         op.fixed_file = self.random.percent(self.fixed) && !op.skip;
+        op.fixed_buffer = what.takes_buffer() && self.random.percent(self.buffer);
         if matches!(what, What::Nop(_)) && self.random.percent(self.flaw) {
             op.flaw = Some(self.random.pick(&Flaw::ALL));
         }
@@ -423,7 +426,7 @@ mod tests {
     /// Everything that can be said is said sooner or later.
     #[test]
     fn programs_are_various_and_fit() {
-        let (mut groups, mut wide, mut twins) = (0, 0, 0);
+        let (mut groups, mut wide, mut twins, mut buffers) = (0, 0, 0, 0);
         let mut kinds = std::collections::BTreeSet::new();
         for seed in 0..2000 {
             let mut random = Random::new(seed);
@@ -447,6 +450,7 @@ mod tests {
                     let named = program.ops().find(|first| first.id == other).unwrap();
                     assert!(other < op.id && named.twin.is_none());
                 }
+                buffers += usize::from(op.fixed_buffer);
                 let name = format!("{:?}", op.what);
                 kinds.insert(name.split('(').next().unwrap_or_default().to_owned());
             }
@@ -455,5 +459,6 @@ mod tests {
         assert!(wide > 50, "{wide}");
         assert_eq!(kinds.len(), 26, "{kinds:?}");
         assert!(twins > 300, "{twins}");
+        assert!(buffers > 500, "{buffers}");
     }
 }

@@ -94,6 +94,19 @@ impl What {
         matches!(self, Self::Write | Self::Send)
     }
 
+    /// It may do what it does with a registered buffer.
+    pub const fn takes_buffer(self) -> bool {
+        matches!(
+            self,
+            Self::Read(_)
+                | Self::Write
+                | Self::ReadFile
+                | Self::ReadShort
+                | Self::ReadDevice
+                | Self::SendZeroCopy
+        )
+    }
+
     /// Where that comes from which it waits for.
     pub const fn source(self) -> Option<Source> {
         Some(match self {
@@ -236,6 +249,8 @@ pub struct Op {
     pub twin: Option<u8>,
     /// Its file, if it has one, is used by its place in the ring's table
     pub fixed_file: bool,
+    /// Its memory is a buffer that is registered, if it reads, writes or sends without a copy
+    pub fixed_buffer: bool,
 }
 
 impl Op {
@@ -254,6 +269,7 @@ impl Op {
             flaw: None,
             twin: None,
             fixed_file: false,
+            fixed_buffer: false,
         }
     }
 
@@ -332,6 +348,13 @@ impl Op {
     #[must_use]
     pub const fn fixed_file(mut self) -> Self {
         self.fixed_file = true;
+        self
+    }
+
+    /// Its buffer is a registered one.
+    #[must_use]
+    pub const fn fixed_buffer(mut self) -> Self {
+        self.fixed_buffer = true;
         self
     }
 
@@ -452,6 +475,7 @@ impl fmt::Display for Op {
             flaw,
             twin,
             fixed_file,
+            fixed_buffer,
         } = self;
         match what {
             What::Nop(result) => write!(f, "nop({id}, {result})"),
@@ -496,6 +520,7 @@ impl fmt::Display for Op {
             (extended, ".extended()"),
             (personality, ".personality()"),
             (fixed_file, ".fixed_file()"),
+            (fixed_buffer, ".fixed_buffer()"),
         ] {
             if *set {
                 f.write_str(call)?;
@@ -770,7 +795,7 @@ mod tests {
         let program = Program::new(RingMode::Sqpoll)
             .entries(8)
             .submit([
-                read(1, 0).link().skip().grouped(),
+                read(1, 0).link().skip().fixed_buffer().grouped(),
                 nop(2, -5).flawed(Flaw::Prep),
             ])
             .submit([accept_many(3, 0).grouped(), receive_many(4, 1), send(5)])
@@ -786,7 +811,7 @@ fn c2_fuzz_7() {
     Program::new(RingMode::Sqpoll)
         .entries(8)
         .submit([
-            read(1, 0).link().skip().grouped(),
+            read(1, 0).link().skip().fixed_buffer().grouped(),
             nop(2, -5).flawed(Flaw::Prep),
         ])
         .submit([

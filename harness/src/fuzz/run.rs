@@ -45,7 +45,9 @@ const IORING_CQE_F_NOTIF: u32 = 1 << 3;
 const IORING_CQE_BUFFER_SHIFT: u32 = 16;
 /// So often does a timer expire that does so several times.
 const SHOTS: u32 = 3;
+const IORING_REGISTER_BUFFERS: u32 = 0;
 const IORING_REGISTER_FILES_UPDATE: u32 = 6;
+const IORING_RECVSEND_FIXED_BUF: u16 = 1 << 2;
 /// Where a ring's table of files has what all programs use. What they wait for is before it, by the
 /// number of each.
 const PIPES: u32 = 0;
@@ -108,9 +110,14 @@ impl Failure {
     }
 }
 
+/// Registered buffers of a ring: what is read, and the numbers.
+const SINK: u16 = 0;
+const NUMBERS: u16 = 1;
+
 /// All but [`REFUSED`] and fsync.
 fn restrictions() -> Vec<Restriction> {
     let register = [
+        IORING_REGISTER_BUFFERS,
         IORING_REGISTER_FILES_UPDATE,
         IORING_REGISTER_ENABLE_RINGS,
         IORING_REGISTER_RING_FDS,
@@ -383,6 +390,8 @@ pub struct Session {
     personality: u16,
     /// Those of [`GROUP`], if they were needed
     buffers: Option<Buffers>,
+    /// [`SINK`] and [`NUMBERS`] are registered
+    fixed_buffers: bool,
     /// What ran on it, by its number from 1. That is in the upper bits of each `user_data`
     past: Vec<Past>,
 }
@@ -471,6 +480,7 @@ impl Session {
             memory: Memory::default(),
             personality,
             buffers: None,
+            fixed_buffers: false,
             past: Vec::new(),
         })
     }
@@ -928,6 +938,7 @@ impl Run<'_> {
             flaw,
             twin: _,
             fixed_file,
+            fixed_buffer,
         } = *op;
         let fd = match what.source() {
             Some(source) => self.wire(source)?.fd(),
@@ -1003,6 +1014,18 @@ impl Run<'_> {
         if fixed_file {
             self.register_file(op, entry.raw_mut())?;
         }
+        if fixed_buffer && what.takes_buffer() {
+            self.register_buffers()?;
+            let sqe = entry.raw_mut();
+            (sqe.opcode, sqe.buf_index) = match what {
+                What::Write => (opcode::WriteFixed::CODE, NUMBERS),
+                What::SendZeroCopy => {
+                    sqe.ioprio |= IORING_RECVSEND_FIXED_BUF;
+                    (sqe.opcode, NUMBERS)
+                }
+                _ => (opcode::ReadFixed::CODE, SINK),
+            };
+        }
         let raw = entry.raw_mut();
         match what {
             What::Nop(result) => {
@@ -1068,6 +1091,25 @@ impl Run<'_> {
         sqe.fd = place as i32;
         sqe.flags |= Flags::FIXED_FILE.bits();
         Ok(())
+    }
+
+    /// Registers the memory of all programs for a ring.
+    fn register_buffers(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.session.fixed_buffers, true) {
+            return Ok(());
+        }
+        let World { sink, numbers, .. } = &self.runner.world;
+        let all = [
+            (*sink, TOO_MUCH as usize),
+            (numbers.as_ptr().cast_mut(), numbers.len()),
+        ];
+        let all = all.map(|(base, len)| libc::iovec {
+            iov_base: base.cast(),
+            iov_len: len,
+        });
+        // SAFETY: They are never freed. The kernel pins the numbers to be written to, as it always
+        // does, and nobody does that.
+        unsafe { self.session.ring.submitter().register_buffers(&all) }
     }
 
     fn provide_buffers(&mut self) -> io::Result<()> {

@@ -113,6 +113,7 @@ fn candidates(program: &Program) -> Vec<Program> {
             with(&|ops| ops[nth].flaw = None);
             with(&|ops| ops[nth].twin = None);
             with(&|ops| ops[nth].fixed_file = false);
+            with(&|ops| ops[nth].fixed_buffer = false);
             with(&|ops| ops[nth].group = false);
             if ops[nth].flaw.is_none() {
                 with(&|ops| {
