@@ -77,6 +77,22 @@ enum Place {
     Member,
 }
 
+/// How many SQEs the kernel takes at a time that takes no more than `cap`: F2, a group is not cut by
+/// that. Chains are, today.
+pub fn batches(asked: &[Asked], cap: usize) -> Vec<usize> {
+    let mut batches = Vec::new();
+    let mut left = asked;
+
+    while !left.is_empty() {
+        let behind = left.iter().skip(cap - 1);
+        let open = behind.take_while(|sqe| sqe.group).count();
+        let taken = left.len().min(cap + open);
+        batches.push(taken);
+        left = &left[taken..];
+    }
+    batches
+}
+
 /// What a ring remembers from one submission to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -302,6 +318,16 @@ mod tests {
     #[test]
     fn f2_the_submission_ends_a_group() {
         assert_eq!(shape(&[PLAIN, MORE, MORE]), [[1], [2]]);
+    }
+
+    #[test]
+    fn f2_a_cap_does_not_cut_a_group() {
+        assert_eq!(batches(&[PLAIN; 8], 8), [8]);
+        assert_eq!(batches(&[PLAIN; 9], 8), [8, 1]);
+        assert_eq!(batches(&[PLAIN, MORE, MORE, PLAIN, PLAIN], 2), [4, 1]);
+        assert_eq!(batches(&[MORE, PLAIN, LINKED, PLAIN], 3), [3, 1]);
+        assert_eq!(batches(&[MORE; 5], 2), [5]);
+        assert!(batches(&[], 8).is_empty());
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub struct Shape {
     cq_entries: Option<u32>,
     submit_all: bool,
     restricted: bool,
+    attached: bool,
     /// A ring that has seen a CQE_SKIP_SUCCESS has no drains any more.
     skips: bool,
 }
@@ -53,14 +54,22 @@ pub struct Shape {
 impl Shape {
     /// A random one.
     pub fn random(random: &mut Random) -> Self {
-        let entries = random.pick(&[4, 8, 8, 16, 16, 32]);
+        let attached = random.percent(8);
+        let (mode, sizes) = if attached {
+            // More than the kernel takes at a time.
+            (RingMode::Sqpoll, [16, 16, 16, 32, 32, 32])
+        } else {
+            (random.pick(&RingMode::ALL), [4, 8, 8, 16, 16, 32])
+        };
+        let entries = random.pick(&sizes);
         Self {
-            mode: random.pick(&RingMode::ALL),
+            mode,
             entries,
             // As small as it may be, so that it overflows.
             cq_entries: random.percent(40).then_some(entries),
             submit_all: random.percent(25),
             restricted: random.percent(15),
+            attached,
             skips: random.percent(70),
         }
     }
@@ -136,6 +145,7 @@ impl Generator<'_> {
             cq_entries,
             submit_all,
             restricted,
+            attached,
             skips: _,
         } = self.shape;
         let mut program = Program {
@@ -144,6 +154,7 @@ impl Generator<'_> {
             cq_entries,
             submit_all,
             restricted,
+            attached,
             steps: Vec::new(),
             end: self.random.pick(&[End::Feed, End::Feed, End::Hangup]),
         };

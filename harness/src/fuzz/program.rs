@@ -583,6 +583,9 @@ pub struct Program {
     pub submit_all: bool,
     /// The ring refuses `IOSQE_ASYNC`, and to sync
     pub restricted: bool,
+    /// The ring's SQPOLL thread takes SQEs of another ring too, and not too many at a time. It has
+    /// `SUBMIT_ALL`, so that it is known how many
+    pub attached: bool,
     /// What is done
     pub steps: Vec<Step>,
     /// And at last
@@ -601,6 +604,7 @@ impl Program {
             cq_entries: None,
             submit_all: false,
             restricted: false,
+            attached: false,
             steps: Vec::new(),
             end: End::Feed,
         }
@@ -631,6 +635,13 @@ impl Program {
     #[must_use]
     pub const fn restricted(mut self) -> Self {
         self.restricted = true;
+        self
+    }
+
+    /// The ring's SQPOLL thread has another ring, which has groups too.
+    #[must_use]
+    pub const fn attached(mut self) -> Self {
+        self.attached = true;
         self
     }
 
@@ -741,6 +752,7 @@ impl Program {
             cq_entries,
             submit_all,
             restricted,
+            attached,
             steps,
             end,
         } = self;
@@ -758,6 +770,9 @@ impl Program {
         }
         if *restricted {
             call(".restricted()");
+        }
+        if *attached {
+            call(".attached()");
         }
         for step in steps {
             match step {
@@ -794,6 +809,7 @@ mod tests {
     fn a_program_is_printed_as_it_is_written() {
         let program = Program::new(RingMode::Sqpoll)
             .entries(8)
+            .attached()
             .submit([
                 read(1, 0).link().skip().fixed_buffer().grouped(),
                 nop(2, -5).flawed(Flaw::Prep),
@@ -810,6 +826,7 @@ mod tests {
 fn c2_fuzz_7() {
     Program::new(RingMode::Sqpoll)
         .entries(8)
+        .attached()
         .submit([
             read(1, 0).link().skip().fixed_buffer().grouped(),
             nop(2, -5).flawed(Flaw::Prep),

@@ -21,7 +21,7 @@ use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, TimeoutFlags, Timespec};
 use model::accept::{Cancel, Case, Ending, Outside, Rejection, Request, Seen, Target, NEVER};
-use model::form::{Asked, Bad, Memory};
+use model::form::{self, Asked, Bad, Memory};
 use model::Link;
 
 use super::program::{End, LinkFlag, Op, Program, Source, Step, Timer, What};
@@ -68,6 +68,9 @@ const GROUP: u16 = 1;
 const PARTS: u16 = 64;
 /// The size of each.
 const PART: u32 = 16;
+/// So many SQEs of a ring are taken at a time by an SQPOLL thread that has several,
+/// `IORING_SQPOLL_CAP_ENTRIES_VALUE`.
+const CAP: usize = 8;
 /// No entry of an SQ has this index.
 const NO_INDEX: u32 = u32::MAX;
 
@@ -383,9 +386,56 @@ impl Other {
     }
 }
 
+/// Another ring of an SQPOLL thread, in which there are groups at the same time.
+struct Companion {
+    ring: Ring,
+    /// Groups that were submitted to it
+    groups: u64,
+}
+
+impl Companion {
+    /// A leader and its member.
+    fn group(number: u64) -> [u64; 2] {
+        [2 * number, 2 * number + 1]
+    }
+
+    fn push(&mut self) -> io::Result<()> {
+        let mut sqes = Self::group(self.groups)
+            .map(|user_data| opcode::Nop::new().build().user_data(user_data));
+        let leader = sqes[0].raw_mut();
+        leader.flags |= IOSQE_HAS_EXT_FLAGS;
+        leader.ext_flags = IOSQE_EXT_SQE_GROUP;
+        self.groups += 1;
+        // SAFETY: NOPs point nowhere.
+        unsafe { self.ring.push(&sqes) }
+    }
+
+    /// All that was submitted has come, and leaders behind their members.
+    fn finish(&mut self, patience: Duration) -> Result<(), Stop> {
+        let groups = 0..std::mem::take(&mut self.groups);
+        let cqes = self
+            .ring
+            .collect(2 * groups.end as usize, patience)
+            .map_err(|missing| Stop::Rule(format!("C1: in the other ring {missing}")))?;
+        for group in groups {
+            let place = |user_data| cqes.iter().position(|cqe| cqe.user_data == user_data);
+            match Self::group(group).map(place) {
+                [Some(leader), Some(member)] if member < leader => {}
+                _ => return Err(rule("C2: in the other ring a leader posts early")),
+            }
+        }
+        match cqes.iter().find(|cqe| cqe.result != 0) {
+            Some(_) => Err(rule("C3: in the other ring a NOP fails")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A ring, and what it remembers of the programs that it ran.
 pub struct Session {
     ring: Ring,
+    /// The other ring of its thread
+    companion: Option<Companion>,
     memory: Memory,
     personality: u16,
     /// Those of [`GROUP`], if they were needed
@@ -452,6 +502,7 @@ impl Session {
             cq_entries,
             submit_all,
             restricted,
+            attached,
             steps: _,
             end: _,
         } = program;
@@ -459,7 +510,14 @@ impl Session {
         if let Some(entries) = cq_entries {
             setup = setup.cq_entries(*entries);
         }
-        if *submit_all {
+        let companion = match attached {
+            true => Some(Setup::new(*mode).build()?),
+            false => None,
+        };
+        if let Some(other) = &companion {
+            setup = setup.attach_wq(other.fd());
+        }
+        if *submit_all || *attached {
             setup = setup.submit_all();
         }
         if *restricted {
@@ -477,6 +535,7 @@ impl Session {
         }
         Ok(Self {
             ring,
+            companion: companion.map(|ring| Companion { ring, groups: 0 }),
             memory: Memory::default(),
             personality,
             buffers: None,
@@ -1155,10 +1214,22 @@ impl Run<'_> {
                 self.case.ignore(rest[..1].to_vec());
                 self.case.submit(step, rest[1..].to_vec(), None);
             }
+            None if self.program.attached => {
+                let asked: Vec<_> = requests.iter().map(|request| request.asked).collect();
+                for taken in form::batches(&asked, CAP) {
+                    let batch = requests.drain(..taken).collect();
+                    self.case.submit(step, batch, None);
+                }
+            }
             None => self.case.submit(step, requests, None),
         }
 
-        let ring = &mut self.session.ring;
+        let Session {
+            ring, companion, ..
+        } = &mut self.session;
+        if let Some(companion) = companion {
+            companion.push()?;
+        }
         // SAFETY: Buffers, bytes and timespecs are never freed.
         unsafe { ring.push(&entries) }?;
         let index = match hole {
@@ -1176,6 +1247,9 @@ impl Run<'_> {
             ring.set_sq_index(behind.wrapping_neg(), index)?;
         }
         submitted?;
+        if let Some(companion) = companion {
+            companion.ring.submit()?;
+        }
         Ok(())
     }
 
@@ -1263,6 +1337,9 @@ impl Run<'_> {
         if let Err(cqes) = self.session.ring.quiet() {
             self.take(end, cqes)?;
             self.judge().map_err(|rejection| rule(rejection.rule))?;
+        }
+        if let Some(companion) = &mut self.session.companion {
+            companion.finish(self.runner.patience)?;
         }
         self.messages()?;
         self.marks()

@@ -141,7 +141,11 @@ fn candidates(program: &Program) -> Vec<Program> {
         }
     }
     for change in [
-        |program: &mut Program| program.mode = RingMode::Default,
+        |program: &mut Program| {
+            program.mode = RingMode::Default;
+            program.attached = false;
+        },
+        |program: &mut Program| program.attached = false,
         |program: &mut Program| program.entries = 64,
         |program: &mut Program| program.cq_entries = None,
         |program: &mut Program| program.submit_all = false,
