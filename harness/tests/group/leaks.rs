@@ -41,9 +41,11 @@ impl Objects {
         let Ok(slabs) = std::fs::read_dir(Self::SLABS) else {
             skip!("the kernel does not count its objects");
         };
-        // Among what that frees are objects that wait for a grace period: by themselves they go
-        // seconds after it. 4 is not to write of it into the log. See sysctl/vm.rst.
-        std::fs::write("/proc/sys/vm/drop_caches", "6").expect("dropping caches");
+        // Among what the second frees are objects that wait for a grace period: by themselves they
+        // go seconds after it. The first has it not told in the log. See sysctl/vm.rst.
+        for value in ["4", "2"] {
+            std::fs::write("/proc/sys/vm/drop_caches", value).expect("dropping caches");
+        }
         let mut objects = BTreeMap::new();
         for slab in slabs.flatten() {
             let name = slab.file_name().to_string_lossy().into_owned();
