@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Random programs. The same seed gives the same programs, on any machine.
 
-use super::program::{End, Flaw, LinkFlag, Op, Program, Step, Timer, What};
+use super::program::{End, Flaw, LinkFlag, Op, Program, Step, Submitter, Timer, What};
 use crate::ring::RingMode;
 
 /// A generator of random numbers: splitmix64, by Guy Steele and others.
@@ -160,7 +160,7 @@ impl Generator<'_> {
         };
         let submissions = self.random.pick(&[1, 1, 2, 2, 3, 5]);
         for _ in 0..submissions {
-            let step = self.submission();
+            let step = self.submission(program.takes_both());
             program.steps.push(step);
             while self.random.percent(40) {
                 let step = self.between();
@@ -194,7 +194,7 @@ impl Generator<'_> {
         1 + self.random.below(usize::from(self.next) + 2) as u8
     }
 
-    fn submission(&mut self) -> Step {
+    fn submission(&mut self, takes_both: bool) -> Step {
         let room = self.shape.entries as usize;
         let length = match self.random.below(10) {
             0..=4 => 1 + self.random.below(4),
@@ -231,10 +231,21 @@ impl Generator<'_> {
             self.shape.mode,
             RingMode::SingleIssuer | RingMode::DeferTaskrun | RingMode::RegisteredFd
         );
+        if takes_both && ops.len().is_multiple_of(2) && self.random.percent(60) {
+            return Step::Submit {
+                ops,
+                by: Submitter::Both,
+                hole: None,
+            };
+        }
         Step::Submit {
             hole: (indexed && !by_thread && self.random.percent(2))
                 .then(|| self.random.below(ops.len()) as u8),
-            other: !single && self.random.percent(5),
+            by: if !single && self.random.percent(5) {
+                Submitter::Second
+            } else {
+                Submitter::First
+            },
             ops,
         }
     }
@@ -437,7 +448,7 @@ mod tests {
     /// Everything that can be said is said sooner or later.
     #[test]
     fn programs_are_various_and_fit() {
-        let (mut groups, mut wide, mut twins, mut buffers) = (0, 0, 0, 0);
+        let (mut groups, mut wide, mut twins, mut buffers, mut both) = (0, 0, 0, 0, 0);
         let mut kinds = std::collections::BTreeSet::new();
         for seed in 0..2000 {
             let mut random = Random::new(seed);
@@ -448,7 +459,8 @@ mod tests {
             numbers.dedup();
             assert_eq!(numbers.len(), count);
             for step in &program.steps {
-                if let Step::Submit { ops, .. } = step {
+                if let Step::Submit { ops, by, .. } = step {
+                    both += usize::from(*by == Submitter::Both);
                     assert!(ops.len() <= program.entries as usize && !ops.is_empty());
                 }
             }
@@ -471,5 +483,6 @@ mod tests {
         assert_eq!(kinds.len(), 26, "{kinds:?}");
         assert!(twins > 300, "{twins}");
         assert!(buffers > 500, "{buffers}");
+        assert!(both > 200, "{both}");
     }
 }

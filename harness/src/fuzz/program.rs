@@ -536,6 +536,17 @@ impl fmt::Display for Op {
     }
 }
 
+/// Which of two threads submits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitter {
+    /// That which has set up the ring
+    First,
+    /// The other one
+    Second,
+    /// Both at the same time, half of the SQEs each, if the ring allows it
+    Both,
+}
+
 /// What the application does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -543,8 +554,8 @@ pub enum Step {
     Submit {
         /// The SQEs
         ops: Vec<Op>,
-        /// By the second thread
-        other: bool,
+        /// Who submits them
+        by: Submitter,
         /// The index of this SQE in the SQ array is invalid
         hole: Option<u8>,
     },
@@ -655,7 +666,7 @@ impl Program {
     pub fn submit(self, ops: impl IntoIterator<Item = Op>) -> Self {
         self.step(Step::Submit {
             ops: ops.into_iter().collect(),
-            other: false,
+            by: Submitter::First,
             hole: None,
         })
     }
@@ -665,7 +676,17 @@ impl Program {
     pub fn submit_by_other(self, ops: impl IntoIterator<Item = Op>) -> Self {
         self.step(Step::Submit {
             ops: ops.into_iter().collect(),
-            other: true,
+            by: Submitter::Second,
+            hole: None,
+        })
+    }
+
+    /// Two threads submit half of these SQEs each, at the same time.
+    #[must_use]
+    pub fn submit_by_both(self, ops: impl IntoIterator<Item = Op>) -> Self {
+        self.step(Step::Submit {
+            ops: ops.into_iter().collect(),
+            by: Submitter::Both,
             hole: None,
         })
     }
@@ -675,7 +696,7 @@ impl Program {
     pub fn submit_with_hole(self, hole: u8, ops: impl IntoIterator<Item = Op>) -> Self {
         self.step(Step::Submit {
             ops: ops.into_iter().collect(),
-            other: false,
+            by: Submitter::First,
             hole: Some(hole),
         })
     }
@@ -717,6 +738,20 @@ impl Program {
             Step::Submit { ops, .. } => ops.as_slice(),
             _ => &[],
         })
+    }
+
+    /// Whether its ring may be entered by several threads at a time, so that each takes as many SQEs
+    /// as it says: none is bad enough to end a submission.
+    pub const fn takes_both(&self) -> bool {
+        let one_only = matches!(
+            self.mode,
+            RingMode::SingleIssuer
+                | RingMode::DeferTaskrun
+                | RingMode::RegisteredFd
+                | RingMode::Sqpoll
+                | RingMode::SqRewind
+        );
+        !one_only && (self.submit_all || matches!(self.mode, RingMode::SubmitAll))
     }
 
     /// What its requests wait for.
@@ -776,11 +811,12 @@ impl Program {
         }
         for step in steps {
             match step {
-                Step::Submit { ops, other, hole } => {
-                    call(&match (other, hole) {
-                        (true, _) => ".submit_by_other([".to_owned(),
-                        (_, Some(hole)) => format!(".submit_with_hole({hole}, ["),
-                        _ => ".submit([".to_owned(),
+                Step::Submit { ops, by, hole } => {
+                    call(&match (by, hole) {
+                        (Submitter::Second, _) => ".submit_by_other([".to_owned(),
+                        (Submitter::Both, _) => ".submit_by_both([".to_owned(),
+                        (Submitter::First, Some(hole)) => format!(".submit_with_hole({hole}, ["),
+                        (Submitter::First, None) => ".submit([".to_owned(),
                     });
                     for op in ops {
                         call(&format!("    {op},"));
@@ -815,6 +851,7 @@ mod tests {
                 nop(2, -5).flawed(Flaw::Prep),
             ])
             .submit([accept_many(3, 0).grouped(), receive_many(4, 1), send(5)])
+            .submit_by_both([nop(6, 0), nop(7, 0)])
             .feed(0)
             .end(End::Close);
         assert_eq!(
@@ -835,6 +872,10 @@ fn c2_fuzz_7() {
             accept_many(3, 0).grouped(),
             receive_many(4, 1),
             send(5),
+        ])
+        .submit_by_both([
+            nop(6, 0),
+            nop(7, 0),
         ])
         .feed(0)
         .end(End::Close)

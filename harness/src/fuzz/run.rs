@@ -24,11 +24,11 @@ use model::accept::{Cancel, Case, Ending, Outside, Rejection, Request, Seen, Tar
 use model::form::{self, Asked, Bad, Memory};
 use model::Link;
 
-use super::program::{End, LinkFlag, Op, Program, Source, Step, Timer, What};
+use super::program::{End, LinkFlag, Op, Program, Source, Step, Submitter, Timer, What};
 use crate::pace::Patience;
 use crate::protocol::SLOWDOWN_ENV;
 use crate::ring::{
-    Buffers, Cqe, Ring, RingMode, Setup, SyncCancel, IORING_REGISTER_ENABLE_RINGS,
+    submit_some, Buffers, Cqe, Ring, RingMode, Setup, SyncCancel, IORING_REGISTER_ENABLE_RINGS,
     IORING_REGISTER_PBUF_RING, IORING_REGISTER_RING_FDS, IORING_REGISTER_SYNC_CANCEL,
     IORING_UNREGISTER_RING_FDS,
 };
@@ -352,8 +352,13 @@ struct Other {
     done: mpsc::Receiver<io::Result<usize>>,
 }
 
-/// A ring that is lent to another thread, with SQEs that were pushed.
-struct Work(*mut Ring);
+/// What another thread is to submit.
+enum Work {
+    /// All that was pushed to a ring, which is lent to it
+    All(*mut Ring),
+    /// So many SQEs of a ring, which is not touched
+    Some(RawFd, u32),
+}
 
 // SAFETY: Whoever sends it waits until the other thread has answered, and that one does not touch
 // it any more then.
@@ -366,9 +371,12 @@ impl Other {
         thread::Builder::new()
             .name("submitter".to_owned())
             .spawn(move || {
-                for Work(ring) in requests {
-                    // SAFETY: See `Work`: it is lent to us alone.
-                    let submitted = unsafe { &mut *ring }.submit();
+                for work in requests {
+                    let submitted = match work {
+                        // SAFETY: See `Work`: it is lent to us alone.
+                        Work::All(ring) => unsafe { &mut *ring }.submit(),
+                        Work::Some(ring, n) => submit_some(ring, n),
+                    };
                     if answers.send(submitted).is_err() {
                         return;
                     }
@@ -377,12 +385,31 @@ impl Other {
         Ok(Self { work, done })
     }
 
+    fn send(&self, work: Work) -> io::Result<()> {
+        let gone = |_| io::Error::other("the second thread is gone");
+        self.work.send(work).map_err(gone)
+    }
+
+    fn done(&self) -> io::Result<usize> {
+        let gone = |_| io::Error::other("the second thread is gone");
+        self.done.recv().map_err(gone)?
+    }
+
     fn submit(&self, ring: &mut Ring) -> io::Result<usize> {
-        let gone = || io::Error::other("the second thread is gone");
-        self.work
-            .send(Work(std::ptr::from_mut(ring)))
-            .map_err(|_| gone())?;
-        self.done.recv().map_err(|_| gone())?
+        self.send(Work::All(std::ptr::from_mut(ring)))?;
+        self.done()
+    }
+
+    /// Submits `half` of what was pushed while the caller's thread submits as much.
+    fn submit_both(&self, ring: &Ring, half: usize) -> io::Result<usize> {
+        self.send(Work::Some(ring.fd(), half as u32))?;
+        let own = submit_some(ring.fd(), half as u32);
+        let taken = self.done()? + own?;
+        if taken == 2 * half {
+            Ok(taken)
+        } else {
+            Err(io::Error::other("a submission ended early"))
+        }
     }
 }
 
@@ -1198,7 +1225,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn submit(&mut self, step: u32, ops: &[Op], other: bool, hole: Option<u8>) -> Result<(), Stop> {
+    fn submit(
+        &mut self,
+        step: u32,
+        ops: &[Op],
+        by: Submitter,
+        hole: Option<u8>,
+    ) -> Result<(), Stop> {
+        // What is left of a group that was cut goes on behind the first half (F6).
+        let both = by == Submitter::Both
+            && self.program.takes_both()
+            && !self.case.memory().cut
+            && ops.len().is_multiple_of(2)
+            && hole.is_none();
         let drains = self.program.ops().any(|op| op.drain) || self.case.memory().drains;
         let entries = ops
             .iter()
@@ -1213,6 +1252,12 @@ impl Run<'_> {
                 self.case.submit(step, requests, Some(EINVAL));
                 self.case.ignore(rest[..1].to_vec());
                 self.case.submit(step, rest[1..].to_vec(), None);
+            }
+            None if both => {
+                // Whoever is first takes the first half.
+                let rest = requests.split_off(ops.len() / 2);
+                self.case.submit(step, requests, None);
+                self.case.submit(step, rest, None);
             }
             None if self.program.attached => {
                 let asked: Vec<_> = requests.iter().map(|request| request.asked).collect();
@@ -1236,10 +1281,10 @@ impl Run<'_> {
             Some(hole) => Some((hole, ring.set_sq_index(hole as u32, NO_INDEX)?)),
             None => None,
         };
-        let submitted = if other {
-            self.runner.other.submit(ring)
-        } else {
-            ring.submit()
+        let submitted = match by {
+            Submitter::Both if both => self.runner.other.submit_both(ring, ops.len() / 2),
+            Submitter::Second => self.runner.other.submit(ring),
+            Submitter::First | Submitter::Both => ring.submit(),
         };
         if let Some((hole, index)) = index {
             // The head is behind all of them now.
@@ -1309,7 +1354,7 @@ impl Run<'_> {
         for (step, what) in program.steps.iter().enumerate() {
             let step = step as u32;
             match what {
-                Step::Submit { ops, other, hole } => self.submit(step, ops, *other, *hole)?,
+                Step::Submit { ops, by, hole } => self.submit(step, ops, *by, *hole)?,
                 Step::Feed(number) => {
                     for source in self.sources(*number) {
                         self.wire(source)?.feed(1)?;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::program::{End, Op, Program, Step, What};
+use super::program::{End, Op, Program, Step, Submitter, What};
 use super::run::{Failure, Runner};
 use crate::ring::RingMode;
 
@@ -69,14 +69,14 @@ fn candidates(program: &Program) -> Vec<Program> {
         }
     }
     for (at, step) in program.steps.iter().enumerate() {
-        let Step::Submit { ops, other, hole } = step else {
+        let Step::Submit { ops, by, hole } = step else {
             continue;
         };
-        for (other, hole) in [(false, *hole), (*other, None)] {
+        for (by, hole) in [(Submitter::First, *hole), (*by, None)] {
             let mut next = program.clone();
             next.steps[at] = Step::Submit {
                 ops: ops.clone(),
-                other,
+                by,
                 hole,
             };
             if next != *program {
