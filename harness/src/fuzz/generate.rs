@@ -54,7 +54,7 @@ pub struct Shape {
 impl Shape {
     /// A random one.
     pub fn random(random: &mut Random) -> Self {
-        let attached = random.percent(8);
+        let attached = random.percent(4);
         let (mode, sizes) = if attached {
             // More than the kernel takes at a time.
             (RingMode::Sqpoll, [16, 16, 16, 32, 32, 32])

@@ -60,7 +60,7 @@ const FSYNC_PIPE: u32 = 15;
 const SOCKET: u32 = 16;
 /// Behind it is place for connections that are accepted: more than are ever made at a time.
 const ACCEPTED: u32 = 17;
-const FILES: u32 = ACCEPTED + 256;
+const FILES: u32 = ACCEPTED + 64;
 
 /// The group of buffers for those who receive several times. There is no group 0.
 const GROUP: u16 = 1;
