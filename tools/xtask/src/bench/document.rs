@@ -92,11 +92,11 @@ fn machine(results: &Results) -> String {
         lines.push(format!("* {compiler}"));
     }
     for (name, kernel) in [
-        ("base", &results.base),
-        ("patched", &results.patched),
-        ("off", &results.off),
+        ("base", Some(&results.base)),
+        ("patched", Some(&results.patched)),
+        ("off", results.off.as_ref()),
     ] {
-        if let Some(repeat) = kernel.repeat {
+        if let Some(repeat) = kernel.and_then(|kernel| kernel.repeat) {
             lines.push(format!(
                 "* two boots, {name}: half of all numbers differ by less than {:.4}%, those without\n  \
                  a worker or a device by {:.3}% at most, the others by {:.1}%",

@@ -17,8 +17,9 @@ pub(super) struct Results {
     pub(super) base: Kernel,
     /// With it.
     pub(super) patched: Kernel,
-    /// With it, and the feature not built.
-    pub(super) off: Kernel,
+    /// With it, and the feature not built. Only where all is measured: its code is that of the
+    /// base, which `series compare` sees.
+    pub(super) off: Option<Kernel>,
     /// How the code has grown, if there was a vmlinux of both.
     pub(super) text: Option<Text>,
     /// What they were built with.

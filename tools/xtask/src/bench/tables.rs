@@ -75,7 +75,7 @@ fn requests(results: &Results) -> Table {
                     one(base.cost(what, first, size)),
                     one(patched.cost(what, first, size)),
                     more(patched, first),
-                    more(off, first),
+                    off.as_ref().and_then(|off| more(off, first)),
                     more(patched, second),
                     more(patched, third),
                 ],
@@ -268,11 +268,15 @@ fn copies(results: &Results) -> Table {
 /// What it takes in memory.
 fn memory(results: &Results) -> Table {
     let mut table = Table::new("Bytes", &["in memory", "base", "patched", "off"]);
-    let kernels = [&results.base, &results.patched, &results.off];
+    let kernels = [
+        Some(&results.base),
+        Some(&results.patched),
+        results.off.as_ref(),
+    ];
     let row = |of: fn(&harness::bench::Memory) -> u32| {
         kernels
             .iter()
-            .map(|kernel| Some(of(&kernel.memory).to_string()))
+            .map(|kernel| kernel.map(|kernel| of(&kernel.memory).to_string()))
             .collect()
     };
     table.row("sizeof(struct io_kiocb)", row(|memory| memory.size));

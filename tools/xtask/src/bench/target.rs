@@ -157,14 +157,18 @@ pub(super) fn targets(results: &Results) -> Vec<Target> {
                 let case = format!("{label}, {size} a submission, {ring}");
                 let value = results.growth(patched, what, ring, size);
                 add(0, case.clone(), Kind::Instructions, 0.0, value);
-                let value = results.growth(off, what, ring, size);
+                let value = off
+                    .as_ref()
+                    .and_then(|off| results.growth(off, what, ring, size));
                 add(2, case, Kind::Instructions, 0.0, value);
             }
             for (what, label, kind) in SLOW {
                 let case = format!("{label}, {size} a submission, {ring}");
                 let value = results.growth(patched, what, ring, size);
                 add(1, case.clone(), kind, 2.0, value);
-                let value = results.growth(off, what, ring, size);
+                let value = off
+                    .as_ref()
+                    .and_then(|off| results.growth(off, what, ring, size));
                 add(2, case, kind, 0.0, value);
             }
         }
@@ -261,7 +265,7 @@ mod tests {
         Results {
             base: kernel(248, base()),
             patched: kernel(256, patched),
-            off: kernel(248, base()),
+            off: Some(kernel(248, base())),
             text: None,
             compilers: Vec::new(),
         }
