@@ -1069,6 +1069,38 @@ fn x4_deadline_of_one_group_leaves_others(mode: RingMode) {
     }
 }
 
+/// A deadline that strikes when its group has just been done finds nothing to cancel, least of all
+/// what has the same `user_data`. It comes behind a CQE of a multishot, which flushes what
+/// has completed before.
+#[test]
+fn x4_just_too_late() {
+    let mut ring = ring(RingMode::DeferTaskrun);
+    let (waits, polled, other) = (Pipe::new(), Pipe::new(), Pipe::new());
+    let ops = all([
+        vec![
+            read(L, &other.read, Buf::new(1)),
+            poll_in_multi(BESIDE, &polled.read),
+        ],
+        group(nop_res(L, 7).link(), [read(M1, &waits.read, Buf::new(1))]),
+        vec![link_timeout(TIMER, LONG)],
+    ]);
+    submit(&mut ring, &ops);
+    nothing_yet(&mut ring);
+    // This is task work, in this order, for when the ring is entered to wait.
+    waits.feed(b"x");
+    polled.feed(b"x");
+    submit(&mut ring, &[expire(EXPIRE, TIMER)]);
+    std::thread::sleep(SOON);
+    Expect::new()
+        .cqe(EXPIRE, OK)
+        .group((L, 7), [(M1, 1)])
+        .cqe(BESIDE, i32::from(libc::POLLIN))
+        .cqe(TIMER, ENOENT)
+        .settle(&mut ring);
+    other.feed(b"x");
+    Expect::new().cqe(L, 1).settle(&mut ring);
+}
+
 /// A group that is done in time: the timer posts what it does today, and the chain
 /// goes on.
 fn x4_in_time(mode: RingMode) {
