@@ -90,6 +90,32 @@ fn x1_leader_blocks_in_a_worker(mode: RingMode) {
         .finish(&mut ring);
 }
 
+/// What an SQPOLL thread's worker runs is found by none but that thread. A synchronous cancel says
+/// so, as of any request, rather than wait for it.
+#[test]
+fn x1_synchronous_and_out_of_sight() {
+    let mut ring = ring(RingMode::Sqpoll);
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    let name = CString::new(fifo.clone().into_os_string().into_encoded_bytes()).unwrap();
+    // SAFETY: A C string.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    // Opening a FIFO waits for somebody at its other end.
+    let member = open(M1, &name, libc::O_RDONLY).worker();
+    submit(&mut ring, &linked(nop(L), [member, nop(M2)]));
+    Expect::new().cqe(M2, OK).settle(&mut ring);
+    let target = SyncCancel {
+        user_data: L,
+        ..SyncCancel::default()
+    };
+    assert_eq!(ring.sync_cancel(&target).map_err(errno), Err(libc::ENOENT));
+    let _other_end = std::fs::File::options().write(true).open(&fifo).unwrap();
+    let cqes = ring.collect(3, PATIENCE).unwrap_or_else(|e| panic!("{e}"));
+    let results: Vec<_> = cqes.iter().map(|cqe| (cqe.user_data, cqe.result)).collect();
+    assert_eq!(results[1..], [(L, OK), (AFTER, OK)]);
+    assert!(results[0].0 == M1 && results[0].1 >= 0, "{results:?}");
+}
+
 /// The leader has succeeded, the members are in flight: by poll, in a timer, in a
 /// worker.
 fn x1_members_in_flight(mode: RingMode) {

@@ -3,7 +3,7 @@
 //! reads and writes of some of its sectors. Such a request completes with an error, and
 //! nothing else says that it has failed.
 
-use harness::ring::RingMode;
+use harness::ring::{RingMode, SyncCancel};
 use rstest::rstest;
 
 use crate::expect::Expect;
@@ -119,4 +119,35 @@ fn i4_polled_members_are_waited_for(
             .then(AFTER, 3)
             .run(&mut ring, &ops);
     }
+}
+
+/// A synchronous cancel waits for what can't be stopped. It is who calls it that would poll.
+#[rstest]
+fn x1_a_synchronous_cancel_polls(
+    #[values(RingMode::Iopoll, RingMode::HybridIopoll)] mode: RingMode,
+) {
+    let mut ring = ring(mode);
+    let null = NullBlk::new(&[("submit_queues", 1), ("poll_queues", 1)]);
+    let device = null.open();
+    let buf = Buf::aligned(BLOCK, BLOCK);
+    let get = |ud| read_at(ud, &device, buf, 0);
+    let target = SyncCancel {
+        user_data: L,
+        ..SyncCancel::default()
+    };
+    let cancel = |ring: &harness::ring::Ring| ring.sync_cancel(&target).expect("cancelling");
+
+    // The leader is polled for: first its members are cancelled, then it is waited for.
+    submit(&mut ring, &group(get(L), [get(M1), nop(M2)]));
+    assert_eq!([cancel(&ring), cancel(&ring)], [0, 0]);
+    Expect::new()
+        .group((L, BLK), [(M1, ECANCELED), (M2, ECANCELED)])
+        .finish(&mut ring);
+
+    // Members are.
+    submit(&mut ring, &group(nop(L), [get(M1), get(M2)]));
+    assert_eq!(cancel(&ring), 0);
+    Expect::new()
+        .group((L, OK), [(M1, BLK), (M2, BLK)])
+        .finish(&mut ring);
 }
