@@ -128,11 +128,13 @@ static inline bool io_sqe_joins(const struct io_ring_ctx *ctx,
 	       READ_ONCE(sqe->ext_flags) == IOSQE_EXT_SQE_GROUP;
 }
 
-static inline u16 io_sqe_personality(const struct io_uring_sqe *sqe)
+/* what is in the place of @personality */
+static inline u16 io_sqe_personality(const struct io_uring_sqe *sqe,
+				     u16 personality)
 {
 	if (io_sqe_has_ext_flags(sqe))
 		return READ_ONCE(sqe->ext_personality);
-	return READ_ONCE(sqe->personality);
+	return personality;
 }
 
 #endif

@@ -573,7 +573,7 @@ impl Leader {
     pub(crate) unsafe fn rehook(&self) {
         let (old, new) = (self.hook_node(), self.0.hash_node());
 
-        // SAFETY: `old` has been initialised by `terminate()`, and is on no other list. The leader
+        // SAFETY: `old` has been initialised by `close()`, and is on no other list. The leader
         // has completed, so its node is idle. What is left in there is of no use: IOPOLL leaves
         // poison.
         unsafe {
