@@ -36,8 +36,9 @@ impl Objects {
     /// What a debugging kernel remembers of the others, for as long as it likes.
     const RECORDS: [&'static str; 2] = ["kmemleak_object", "debug_objects_cache"];
 
-    /// Or the test is skipped.
-    fn count() -> Self {
+    /// Those of some kinds. Asking for one takes a debugging kernel a tenth of a second. Without
+    /// such counts the test is skipped.
+    fn count(kinds: impl Fn(&str) -> bool) -> Self {
         let Ok(slabs) = std::fs::read_dir(Self::SLABS) else {
             skip!("the kernel does not count its objects");
         };
@@ -49,7 +50,7 @@ impl Objects {
         let mut objects = BTreeMap::new();
         for slab in slabs.flatten() {
             let name = slab.file_name().to_string_lossy().into_owned();
-            if Self::RECORDS.contains(&name.as_str()) {
+            if Self::RECORDS.contains(&name.as_str()) || !kinds(&name) {
                 continue;
             }
             // Short of that, what a processor keeps at hand is in use, too.
@@ -59,10 +60,21 @@ impl Objects {
                 objects.insert(name, count);
             }
         }
-        for kind in Self::HELD {
-            assert!(objects.contains_key(kind), "{kind} is not counted");
-        }
         Self(objects)
+    }
+
+    /// What a group takes, once what ended before, and is on its way out, is gone.
+    fn settle() {
+        let held = || Self::count(|kind| Self::HELD.contains(&kind)).0;
+        let mut before = held();
+        assert_eq!(before.len(), Self::HELD.len(), "not counted: {before:?}");
+        eventually("the end of what was before", || {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = held();
+            let settled = before == now;
+            before = now;
+            settled
+        });
     }
 
     fn of(slab: &Path) -> Option<usize> {
@@ -78,11 +90,11 @@ impl Objects {
         most.join("\n\n")
     }
 
-    /// Of what there is so much more than there was, and how much.
-    fn grown_since(&self, before: &Self, by: usize) -> BTreeMap<String, usize> {
+    /// Of what there is by [`ROUNDS`] more than there was, and how much more.
+    fn grown_since(&self, before: &Self) -> BTreeMap<String, usize> {
         let grown = |(kind, &now): (&String, &usize)| {
             let growth = now.saturating_sub(before.0.get(kind).copied().unwrap_or(0));
-            (growth >= by).then(|| (kind.clone(), growth))
+            (growth >= ROUNDS).then(|| (kind.clone(), growth))
         };
         self.0.iter().filter_map(grown).collect()
     }
@@ -118,29 +130,18 @@ fn grown_by_a_series(
     kinds: &impl Fn(&str) -> bool,
     round: &mut impl FnMut(),
 ) -> BTreeMap<String, usize> {
-    let mut before = Objects::count();
-    // And what ended before, and is on its way out.
-    eventually("the end of what was before", || {
-        std::thread::sleep(Duration::from_millis(20));
-        let now = Objects::count();
-        let settled = Objects::HELD
-            .iter()
-            .all(|&kind| before.0[kind] == now.0[kind]);
-        before = now;
-        settled
-    });
+    Objects::settle();
+    let before = Objects::count(kinds);
     for _ in 0..ROUNDS {
         round();
     }
+    let mut grown = Objects::count(kinds).grown_since(&before);
     let mut patience = Patience::new(PATIENCE);
-    loop {
-        let mut grown = Objects::count().grown_since(&before, ROUNDS);
-        grown.retain(|kind, _| kinds(kind));
-        if grown.is_empty() || patience.is_over() {
-            return grown;
-        }
+    while !grown.is_empty() && !patience.is_over() {
         std::thread::sleep(Duration::from_millis(20));
+        grown = Objects::count(|kind| grown.contains_key(kind)).grown_since(&before);
     }
+    grown
 }
 
 /// The same of whatever the kernel allocates.
