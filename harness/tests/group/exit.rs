@@ -178,6 +178,32 @@ pub(crate) fn with_child(end: End, start: impl FnOnce() -> Vec<Ring>) {
     wait_for_child(child, PATIENCE);
 }
 
+/// A leader has completed, and its ring is gone before the task gets to issue its members: they
+/// are not issued from anywhere else.
+#[rstest]
+fn x5_members_are_not_issued_without_their_task(
+    #[values(None, Some(End::Exit), Some(End::Kill))] end: Option<End>,
+) {
+    drop(ring(RingMode::DeferTaskrun));
+    let (to, held) = (Pipe::new(), Pipe::new());
+    let start = || {
+        let mut ring = Ring::new(RingMode::DeferTaskrun).expect("a ring");
+        // Released with the ring.
+        ring.submitter()
+            .register_files(&[held.read.as_raw_fd()])
+            .expect("registering a file");
+        let members = [write(M1, &to.write, b"x"), write(M2, &to.write, b"x")];
+        submit(&mut ring, &group(nop(L), members));
+        vec![ring]
+    };
+    match end {
+        Some(end) => with_child(end, start),
+        None => drop(start()),
+    }
+    wait_for_release(held);
+    assert_eq!(to.filled(), 0, "members were issued");
+}
+
 /// A leader that refers to a ring is waited for as its task exits. So are its members
 /// then, and polled IO is done only if somebody polls.
 #[rstest]
