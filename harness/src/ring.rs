@@ -937,7 +937,8 @@ impl Ring {
 
     /// Looks for CQEs that should not come. A NOP is sent through the ring, by way
     /// of task work, behind which there must be nothing else: what had been
-    /// completed before it would be posted before it. Returns what was.
+    /// completed before it would be posted before it. Returns what was, and the NOP if it did not
+    /// succeed.
     pub fn quiet(&mut self) -> Result<(), Vec<Cqe>> {
         let mut marker = opcode::Nop::new().build().user_data(MARKER);
         marker.raw_mut().op_flags = IORING_NOP_TW;
@@ -954,7 +955,7 @@ impl Ring {
             }
         }
         got.extend(self.arrived());
-        got.retain(|cqe| cqe.user_data != MARKER);
+        got.retain(|cqe| (cqe.user_data, cqe.result) != (MARKER, 0));
         if got.is_empty() {
             Ok(())
         } else {
@@ -977,12 +978,28 @@ impl Ring {
     /// index that is not below [`Ring::sq_entries`].
     pub fn set_sq_index(&mut self, position: u32, index: u32) -> io::Result<u32> {
         let off = &self.params.sq_off;
-        let len = off.array as usize + self.params.sq_entries as usize * size_of::<u32>();
-        let map = Map::new(self.fd(), IORING_OFF_SQ_RING, len)?;
+        let map = self.map_sq()?;
         let head = map.u32_at(off.head as usize).load(Ordering::Acquire);
         let slot = head.wrapping_add(position) & (self.params.sq_entries - 1);
         let entry = map.u32_at(off.array as usize + slot as usize * size_of::<u32>());
         Ok(entry.swap(index, Ordering::AcqRel))
+    }
+
+    /// Tells the kernel of so many more SQEs than were pushed: it takes those that are there again
+    /// and again. To be called when all that was pushed has been submitted, or by an SQPOLL thread
+    /// soon will be.
+    pub fn claim_more(&mut self, count: u32) -> io::Result<()> {
+        let map = self.map_sq()?;
+        map.u32_at(self.params.sq_off.tail as usize)
+            .fetch_add(count, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Head, tail and array of the SQ.
+    fn map_sq(&self) -> io::Result<Map> {
+        let len =
+            self.params.sq_off.array as usize + self.params.sq_entries as usize * size_of::<u32>();
+        Map::new(self.fd(), IORING_OFF_SQ_RING, len)
     }
 
     /// `IORING_REGISTER_SYNC_CANCEL`: cancels what matches and waits for it. `Ok` is the number of requests, for those ways of

@@ -963,6 +963,60 @@ fn x3_any_and_all(mode: RingMode) {
         .all(|cqe| cqe.result == ECANCELED));
     assert_eq!((of(L).count(), of(M1).count(), of(M2).count()), (2, 1, 1));
     nothing_yet(&mut ring);
+
+    // Their leaders have completed, and do not count. Their members are cancelled.
+    let wait = |ud| read(ud, &waits.read, Buf::new(1));
+    let ops = all([group(nop(L), [wait(M1)]), group(nop(L), [wait(M2)])]);
+    submit(&mut ring, &ops);
+    nothing_yet(&mut ring);
+    submit(
+        &mut ring,
+        &[cancel(CANCEL, L, CANCEL_ALL | CANCEL_USERDATA)],
+    );
+    let cqes = ring
+        .collect(5, PATIENCE)
+        .unwrap_or_else(|missing| panic!("{missing}"));
+    let mut posted: Vec<_> = cqes.iter().map(|cqe| (cqe.user_data, cqe.result)).collect();
+    posted.sort_unstable();
+    let expected = [
+        (CANCEL, OK),
+        (L, OK),
+        (L, OK),
+        (M1, ECANCELED),
+        (M2, ECANCELED),
+    ];
+    assert_eq!(posted, expected, "{}", list(&cqes));
+    nothing_yet(&mut ring);
+}
+
+/// What is in flight of a group is found by what it is a member of, and not by what its memory
+/// was used for before.
+fn x1_in_memory_of_members(mode: RingMode) {
+    let mut ring = ring(mode);
+    let (waits, others) = (Pipe::new(), Pipe::new());
+    let members = [M1, M2, M3];
+    // The leader is freed last, and so its memory is used first.
+    Expect::new()
+        .group((L, OK), members.map(|ud| (ud, OK)))
+        .run(&mut ring, &group(nop(L), members.map(nop)));
+    let leader = read(L, &waits.read, Buf::new(1));
+    let beside = (0..4).map(|nth| read(L2 + nth, &others.read, Buf::new(1)));
+    submit(
+        &mut ring,
+        &all([group(leader, [nop(M1)]), beside.collect()]),
+    );
+    nothing_yet(&mut ring);
+    submit(&mut ring, &[cancel(CANCEL, L, 0)]);
+    Expect::new()
+        .cqe(CANCEL, OK)
+        .group((L, ECANCELED), [(M1, ECANCELED)])
+        .finish(&mut ring);
+    others.feed(b"xxxx");
+    let mut expect = Expect::new();
+    for nth in 0..4 {
+        expect = expect.cqe(L2 + nth, 1);
+    }
+    expect.finish(&mut ring);
 }
 
 /// A LINK_TIMEOUT behind a group is its deadline: while the leader runs ...
@@ -1231,6 +1285,7 @@ in_modes!(
 main_modes!(
     x1_leader_runs,
     x1_members_in_flight,
+    x1_in_memory_of_members,
     x2_members_in_flight,
     x1_leader_blocks_in_a_worker,
     x1_waits_in_a_chain,

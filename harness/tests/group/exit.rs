@@ -11,7 +11,9 @@ use harness::ring::{Ring, RingMode, PATIENCE};
 use rstest::rstest;
 
 use crate::op::*;
-use crate::world::{become_another_program, eventually, open_direct, poll_now, ring, Pipe};
+use crate::world::{
+    become_another_program, eventually, open_direct, poll_now, ring, NullBlk, Pipe,
+};
 
 /// Where a group is when its ring goes away.
 #[derive(Clone, Copy, Debug)]
@@ -205,7 +207,7 @@ fn x5_members_are_not_issued_without_their_task(
 }
 
 /// A leader that refers to a ring is waited for as its task exits. So are its members
-/// then, and polled IO is done only if somebody polls.
+/// then, and polled IO is done only if somebody polls: each device by itself.
 #[rstest]
 fn x5_polled_member_of_a_tracked_leader(
     #[values(RingMode::Iopoll, RingMode::HybridIopoll)] mode: RingMode,
@@ -213,13 +215,18 @@ fn x5_polled_member_of_a_tracked_leader(
     #[values(End::Exit, End::Kill, End::Exec)] end: End,
 ) {
     drop(ring(mode));
-    let device = open_direct("/dev/nullb0".as_ref());
+    let null = NullBlk::new(&[("submit_queues", 1), ("poll_queues", 1)]);
+    let devices = [open_direct("/dev/nullb0".as_ref()), null.open()];
     for _ in 0..5 {
         with_child(end, || {
             let mut polled = Ring::new(mode).expect("a polled ring");
             let other = Ring::new(RingMode::Default).expect("another ring");
-            let get = |ud| read_at(ud, &device, Buf::aligned(4096, 4096), 0).kind(kind);
-            let ops = group(msg_ring(L, other.fd(), 5, 6), [get(M1), get(M2)]);
+            let get = |ud| {
+                let device = &devices[(ud - M1) as usize % 2];
+                read_at(ud, device, Buf::aligned(4096, 4096), 0).kind(kind)
+            };
+            let members = [get(M1), get(M2), get(M3)];
+            let ops = group(msg_ring(L, other.fd(), 5, 6), members);
             submit(&mut polled, &ops);
             vec![polled, other]
         });

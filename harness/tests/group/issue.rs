@@ -194,6 +194,25 @@ fn i3_async_counts_for_each(
     assert_eq!(workers() > 0, any, "{} workers", workers());
 }
 
+/// A leader keeps its ASYNC while it waits in a chain.
+#[rstest]
+fn i3_async_leader_in_a_chain(
+    #[values(false, true)] worker: bool,
+    #[values(RingMode::Default, RingMode::DeferTaskrun)] mode: RingMode,
+) {
+    let mut ring = ring(mode);
+    let kind = if worker { Kind::Worker } else { Kind::Inline };
+    let ops = all([
+        vec![nop(BEFORE).link()],
+        group(nop(L).kind(kind), [nop(M1), nop(M2)]),
+    ]);
+    Expect::new()
+        .cqe(BEFORE, OK)
+        .then_group((L, OK), [(M1, OK), (M2, OK)])
+        .run(&mut ring, &ops);
+    assert_eq!(workers() > 0, worker, "{} workers", workers());
+}
+
 /// Requests that block in a worker: all of a group's ASYNC members are there at
 /// once.
 fn i3_async_members_run_side_by_side(mode: RingMode) {
