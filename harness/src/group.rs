@@ -33,11 +33,15 @@
 //! # }
 //! ```
 //!
-//! [`Support::query`](crate::ring::Support::query) tells whether the kernel has groups. A
-//! [`Tracker`] puts the CQEs of a group together, and a [`Chain`] puts a group behind or
-//! before others. Both groups and chains are pushed whole or not at all, and what was pushed
-//! at once the kernel takes at once: not even a thread of `IORING_SETUP_SQPOLL` sees a part
-//! of it, as the crate moves the queue's tail when [`SubmissionQueue`] is dropped or synced.
+//! [`Support::query`](crate::sqe::Support::query) asks the kernel what it has, and
+//! [`Support::groups`](crate::sqe::Support::groups) says whether groups are part of it. To be
+//! asked before the first group is submitted: a kernel without groups executes the last member.
+//!
+//! A [`Tracker`] puts the CQEs of a group together, and a [`Chain`] puts a group behind or
+//! before others. Both groups and chains are pushed whole or not at all, and a thread of
+//! `IORING_SETUP_SQPOLL` sees no part of it earlier, as the crate moves the queue's tail when
+//! [`SubmissionQueue`] is dropped or synced. A thread that several rings share may cut a chain
+//! between its elements; a group it does not cut.
 
 use std::error::Error;
 use std::fmt;
@@ -350,9 +354,11 @@ impl<E: ExtEntry> Group<E> {
     ///
     /// # Safety
     ///
-    /// What the SQEs point to (buffers, paths, ...) must stay valid until the
-    /// group's last CQE has been posted. Every buffer of the group counts: a
-    /// member may start long after the submission.
+    /// What the SQEs point to (buffers, paths, ...) must stay valid, and their descriptors
+    /// open, until the leader's CQE has been posted: a member may start long after the
+    /// submission. The buffer of a zero-copy send is used until its notification, which may
+    /// come after the leader's CQE. If the leader has `SKIP_SUCCESS`, another request has to
+    /// tell when that is.
     pub unsafe fn push(self, sq: &mut SubmissionQueue<'_, E>) -> Result<(), Full<Self>> {
         // SAFETY: The caller keeps valid what the SQEs point to.
         unsafe { push_whole(self, |group| &group.entries, sq) }

@@ -53,13 +53,14 @@ IOURINGINLINE bool io_uring_has_sqe_group(const struct io_uring *ring)
  * Starts a group with this SQE, or continues it: the SQE that is got next is in the same
  * group. The last member is the first SQE without this call.
  *
+ * A personality that was set before is lost: see io_uring_sqe_set_ext_personality().
+ *
  * io_uring_prep_*() and io_uring_sqe_set_flags() overwrite what this sets, so it comes
  * after them.
  */
 IOURINGINLINE void io_uring_sqe_set_group(struct io_uring_sqe *sqe)
 {
 	if (!(sqe->flags & IOSQE_HAS_EXT_FLAGS)) {
-		/* Not a personality any more, even if there was one. */
 		__io_uring_sqe_ext(sqe)[0] = 0;
 		__io_uring_sqe_ext(sqe)[1] = 0;
 	}

@@ -36,7 +36,10 @@ fn rst(mistakes: &[Mistake]) -> String {
     let mut text = HEAD.to_owned();
     let (first, others): (Vec<_>, Vec<_>) =
         mistakes.iter().partition(|mistake| mistake.v1.is_some());
-    for (title, part) in [("Of the first posting", first), ("Others", others)] {
+    for (title, part) in [
+        ("Of the first posting, in April 2024", first),
+        ("Others", others),
+    ] {
         let title = format!("{title} ({})", part.len());
         // Writing to a String does not fail.
         let _ = write!(text, "\n{title}\n{}\n", "=".repeat(title.len()));

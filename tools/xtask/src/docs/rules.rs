@@ -330,7 +330,7 @@ impl List {
                 )
             })
             .collect();
-        section("Mistakes of the first posting", &mistakes);
+        section("Mistakes of the first posting, in April 2024", &mistakes);
 
         let title = "Hazards";
         let _ = write!(text, "\n{title}\n{}\n", "=".repeat(title.len()));
