@@ -17,8 +17,8 @@
  * @leader:		pointer to the leader
  * @members:		how many members the group has
  *
- * The error is that of the SQE which is bad, and 0 if all of them are good. It is
- * the leader's result then, and the group is not issued.
+ * The error is what the leader fails with if an SQE of the group is bad or could not
+ * be taken, and 0 otherwise.
  */
 TRACE_EVENT(io_uring_group_formed,
 
@@ -194,7 +194,8 @@ TRACE_EVENT(io_uring_group_done,
  * @members:		how many members have not completed
  *
  * Members are still held by their leader, and will not be issued, if the group is
- * "leading" or "withheld". They are in flight if it is "joining".
+ * "leading" or "withheld". They are in flight if it is "joining". There are some of
+ * each if it is "issuing": one of them has cancelled its group.
  */
 TRACE_EVENT(io_uring_group_cancelled,
 

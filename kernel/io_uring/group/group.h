@@ -63,9 +63,8 @@ static inline unsigned int io_group_nr(const struct io_kiocb *req)
 }
 
 /*
- * May be called with the lock of io-wq held, rather than ->uring_lock: only the
- * leader's address is known then. The work of a request that has completed already
- * may still be around, but the flag is gone.
+ * Called with ->uring_lock held, and maybe with a lock of io-wq. The work of a
+ * request that has completed already may still be around, but its flag is gone.
  */
 static inline bool io_group_has(const struct io_kiocb *leader,
 				const struct io_kiocb *req)
@@ -77,7 +76,7 @@ static inline bool io_group_has(const struct io_kiocb *leader,
 	if (req == leader)
 		return true;
 	/* or the members that another leader holds, which is none of the two */
-	return data_race(req->grp_leader) == leader;
+	return req->grp_leader == leader;
 #else
 	return false;
 #endif

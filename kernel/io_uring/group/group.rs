@@ -300,7 +300,7 @@ pub unsafe extern "C" fn io_group_members(leader: *const bindings::io_kiocb) -> 
 ///
 /// `cursor` is the leader of the group to go on behind, or null to begin. It becomes that of the
 /// group that matches as a whole, or null if there is none. Returns how many members were
-/// cancelled, or `-EALREADY` if there are none but such that will not be issued anyway.
+/// cancelled, or `-EALREADY` if there are none but such that are bad, or cancelled already.
 ///
 /// # Safety
 ///

@@ -2,8 +2,8 @@
 
 //! Views of `struct io_kiocb` by the part a request plays in a group.
 //!
-//! This is the only place that knows in which fields of C a group is kept, and how its requests
-//! hang together:
+//! Apart from the loop that issues members, and `io_group_has()`, this is the only place that knows
+//! in which fields of C a group is kept, and how its requests hang together:
 //!
 //! * A leader's `grp_refs` is a [`Group`], a member's is a [`state::Member`].
 //! * A leader's `grp_held` heads the list of members that are held, by their `comp_list`. While
@@ -40,8 +40,9 @@ const SKIP_LINK_CQES: u64 = bindings::REQ_F_SKIP_LINK_CQES as u64;
 /// * *Live*: it points to a `struct io_kiocb` that is initialised and is not freed.
 /// * *Locked*: the `uring_lock` of its ring is held. What is written here is written by nobody
 ///   else meanwhile: all of a group is protected by that lock, and the other fields belong to
-///   whoever runs the request, and are accessed while nobody does. There is one reader without
-///   the lock, `io_has_groups()` of the head of the list of groups, which is written accordingly.
+///   whoever runs the request, and are accessed while nobody does, but for `opcode` and
+///   `cqe.user_data`, which a worker only reads. There is one reader without the lock,
+///   `io_has_groups()` of the head of the list of groups, which is written accordingly.
 ///
 /// Views of a request may be copied from each other. No reference to a C object is made of them,
 /// so that two views of one request alias nothing.
@@ -518,7 +519,7 @@ impl Leader {
                 return None;
             }
             (*self.0.held()).next = (*node).next;
-            // INVARIANT: what a leader holds is a member of its.
+            // INVARIANT: what a leader holds is one of its members.
             Some(Member(Request::from_comp_list(node)))
         }
     }
@@ -540,7 +541,7 @@ impl Leader {
         }
     }
 
-    /// What hooks the group, which must have been started.
+    /// What hooks the group, or would, had it been started.
     fn hook_node(&self) -> *mut bindings::hlist_node {
         match self.group().phase() {
             Phase::Leading | Phase::Withheld => self.held().next(),
@@ -789,7 +790,8 @@ impl HeldMember<'_> {
         self.member.state().is_pending()
     }
 
-    /// Cancels the member. Returns false if it will not be issued anyway.
+    /// Cancels the member. Returns false if it is bad, or cancelled already, by itself or with its
+    /// group.
     pub(crate) fn cancel(&self) -> bool {
         let (state, newly) = self.member.state().cancel();
         let leader = self.member.leader();

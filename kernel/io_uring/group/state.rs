@@ -113,6 +113,7 @@ pub enum Outcome {
 
 /// What the fan-out does with a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a member is issued, or fails"]
 pub enum Verdict {
     /// Hand it to its opcode.
     Issue,
@@ -145,6 +146,7 @@ pub enum Last {
 /// * The bits of the phase hold a [`Phase`].
 /// * In [`Phase::Done`], and in no other, there is no reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a state is to be stored"]
 pub struct Group(u32);
 
 impl Group {
@@ -234,7 +236,6 @@ impl Group {
 
     /// An SQE becomes a member.
     #[inline]
-    #[must_use]
     pub fn join(self) -> Self {
         debug_assert!(self.phase() == Phase::Forming && self.members() < Self::MAX_MEMBERS);
         Group(self.0 + Self::REF)
@@ -243,14 +244,12 @@ impl Group {
     /// A member is to be looked at by the fan-out, rather than just be issued inline: it is bad, or
     /// was cancelled, or there is more to do for issuing it.
     #[inline]
-    #[must_use]
     pub const fn single_out(self) -> Self {
         self.with(Mark::Uneven)
     }
 
     /// The rest of the SQEs cannot be taken. To be followed by [`Group::close`].
     #[inline]
-    #[must_use]
     pub fn abort(self) -> Self {
         debug_assert!(self.phase() == Phase::Forming);
         self.with(Mark::Cancelled)
@@ -258,7 +257,6 @@ impl Group {
 
     /// The last SQE of the group has been taken.
     #[inline]
-    #[must_use]
     pub fn close(self) -> Self {
         self.enter(&[Phase::Forming], Phase::Waiting)
     }
@@ -266,7 +264,6 @@ impl Group {
     /// The leader is handed to its opcode. It may be handed over again, after it was punted or
     /// polled for, and that changes nothing.
     #[inline]
-    #[must_use]
     pub fn start(self) -> Self {
         self.enter(&[Phase::Waiting, Phase::Leading], Phase::Leading)
     }
@@ -276,7 +273,6 @@ impl Group {
     ///
     /// A leader that never ran completes as well: with its chain, or as its group is bad.
     #[inline]
-    #[must_use]
     pub fn lead(self, outcome: Outcome, dropped: bool) -> Self {
         let mut group = self.enter(&[Phase::Waiting, Phase::Leading], Phase::Withheld);
 
@@ -293,7 +289,6 @@ impl Group {
 
     /// The fan-out begins. `cancel` is whether the ring or the task is on its way out.
     #[inline]
-    #[must_use]
     pub fn fan_out(self, cancel: bool) -> Self {
         let group = self.enter(&[Phase::Withheld], Phase::Issuing);
 
@@ -359,6 +354,7 @@ impl Group {
 
 /// State of a member, as kept in its `grp_refs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a state is to be stored"]
 pub struct Member(u32);
 
 impl Member {

@@ -502,6 +502,15 @@ fn read_commits(dir: &Path, base: &str) -> Result<Taken> {
             dir.display()
         )
     })?;
+    for state in ["rebase-merge", "rebase-apply"] {
+        let state = of(&["rev-parse", "--git-path", state])?;
+        ensure!(
+            !dir.join(state.trim_end()).exists(),
+            "a rebase is under way in {}, so HEAD is a part of the series: finish it, or \
+             `git rebase --abort`",
+            dir.display()
+        );
+    }
     of(&["merge-base", "--is-ancestor", base, "HEAD"])
         .with_context(|| format!("{base} is not below HEAD in {}", dir.display()))?;
     let range = format!("{base}..HEAD");
@@ -769,6 +778,22 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("io_uring/a.c is edited"), "{error}");
+    }
+
+    #[test]
+    fn half_a_rebase_is_not_the_series() {
+        let world = World::new();
+        let before = contents(&world.kernel);
+        let repository = small(&world.series(), &world.tree).unwrap();
+        sh(
+            repository.path(),
+            "GIT_SEQUENCE_EDITOR='sed -i 1s/^pick/edit/' git rebase -q -i sqe-group-base",
+        );
+        let error = take_back(&world.kernel, repository.path(), BASE_TAG)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("a rebase is under way"), "{error}");
+        assert_eq!(contents(&world.kernel), before);
     }
 
     /// As [`World::new`], and a third patch changes what the second adds.
