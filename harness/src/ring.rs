@@ -73,7 +73,7 @@ const IORING_CQE_F_32: u32 = 1 << 15;
 const IORING_NOP_TW: u32 = 1 << 4;
 
 /// `user_data` of the NOP that [`Ring::quiet`] sends after everything else.
-const MARKER: u64 = u64::MAX - 0x5ee;
+pub(crate) const MARKER: u64 = u64::MAX - 0x5ee;
 
 /// Every mode that changes how a ring takes SQEs, runs requests or posts CQEs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -30,7 +30,7 @@ use crate::protocol::SLOWDOWN_ENV;
 use crate::ring::{
     submit_some, Buffers, Cqe, Ring, RingMode, Setup, SyncCancel, IORING_REGISTER_ENABLE_RINGS,
     IORING_REGISTER_PBUF_RING, IORING_REGISTER_RING_FDS, IORING_REGISTER_SYNC_CANCEL,
-    IORING_UNREGISTER_RING_FDS,
+    IORING_UNREGISTER_RING_FDS, MARKER,
 };
 use crate::sqe::{ExtEntry, RawSqe, Support, IOSQE_EXT_SQE_GROUP, IOSQE_HAS_EXT_FLAGS};
 
@@ -1379,7 +1379,10 @@ impl Run<'_> {
         }
         self.strike(quiet)?;
         self.bring_to_end(end)?;
-        if let Err(cqes) = self.session.ring.quiet() {
+        if let Err(mut cqes) = self.session.ring.quiet() {
+            // An invalid index may have stood for the last member of a group. Then the rest of
+            // that ends with whatever comes next.
+            cqes.retain(|cqe| cqe.user_data != MARKER);
             self.take(end, cqes)?;
             self.judge().map_err(|rejection| rule(rejection.rule))?;
         }
