@@ -127,11 +127,11 @@ static inline bool io_sqe_joins(const struct io_ring_ctx *ctx,
 	       READ_ONCE(sqe->ext_flags) == IOSQE_EXT_SQE_GROUP;
 }
 
-/* what is in the place of @personality */
+/* a byte of sqe->personality is taken by ext flags, if there are any */
 static inline u16 io_sqe_personality(const struct io_uring_sqe *sqe,
 				     u16 personality)
 {
-	if (io_sqe_has_ext_flags(sqe))
+	if (personality && io_sqe_has_ext_flags(sqe))
 		return READ_ONCE(sqe->ext_personality);
 	return personality;
 }
