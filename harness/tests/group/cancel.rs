@@ -944,17 +944,16 @@ fn x3_any_and_all(mode: RingMode) {
         .finish(&mut ring);
 
     // Two groups of the same `user_data`
+    let cancelled = |ring: &mut Ring, ops: &[Op]| {
+        submit(ring, ops);
+        nothing_yet(ring);
+        submit(ring, &[cancel(CANCEL, L, CANCEL_ALL | CANCEL_USERDATA)]);
+        ring.collect(5, PATIENCE)
+            .unwrap_or_else(|missing| panic!("{missing}"))
+    };
     let same = || read(L, &waits.read, Buf::new(1));
     let ops = all([group(same(), [nop(M1)]), group(same(), [nop(M2)])]);
-    submit(&mut ring, &ops);
-    nothing_yet(&mut ring);
-    submit(
-        &mut ring,
-        &[cancel(CANCEL, L, CANCEL_ALL | CANCEL_USERDATA)],
-    );
-    let cqes = ring
-        .collect(5, harness::ring::PATIENCE)
-        .unwrap_or_else(|missing| panic!("{missing}"));
+    let cqes = cancelled(&mut ring, &ops);
     let of = |ud| cqes.iter().filter(move |cqe| cqe.user_data == ud);
     assert!(of(CANCEL).all(|cqe| cqe.result == 2));
     assert!(of(L)
@@ -967,15 +966,7 @@ fn x3_any_and_all(mode: RingMode) {
     // Their leaders have completed, and do not count. Their members are cancelled.
     let wait = |ud| read(ud, &waits.read, Buf::new(1));
     let ops = all([group(nop(L), [wait(M1)]), group(nop(L), [wait(M2)])]);
-    submit(&mut ring, &ops);
-    nothing_yet(&mut ring);
-    submit(
-        &mut ring,
-        &[cancel(CANCEL, L, CANCEL_ALL | CANCEL_USERDATA)],
-    );
-    let cqes = ring
-        .collect(5, PATIENCE)
-        .unwrap_or_else(|missing| panic!("{missing}"));
+    let cqes = cancelled(&mut ring, &ops);
     let mut posted: Vec<_> = cqes.iter().map(|cqe| (cqe.user_data, cqe.result)).collect();
     posted.sort_unstable();
     let expected = [
