@@ -27,7 +27,8 @@ pub struct Sample {
     /// Requests of a turn, or system calls where there is no ring.
     pub requests: u32,
     /// Instructions of a turn, in user space and in the kernel: the best round, or, where
-    /// workers of io-wq take part in NOPs and small writes, the one in the middle.
+    /// workers of io-wq take part in NOPs and small writes, the one in the middle. For
+    /// [`Extent::Native`], cycles of the time stamp counter.
     pub instructions: f64,
     /// By how much the round in the middle was above the best one.
     pub spread: f64,
@@ -67,6 +68,8 @@ pub enum Extent {
     Quick,
     /// All of it.
     Full,
+    /// The same NOPs in time rather than instructions, where the processor's own clock is seen.
+    Native,
 }
 
 impl Extent {
@@ -75,6 +78,7 @@ impl Extent {
         match self {
             Self::Quick => "quick",
             Self::Full => "full",
+            Self::Native => "native",
         }
     }
 }

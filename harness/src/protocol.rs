@@ -19,6 +19,10 @@ pub const VERSION: u32 = 2;
 /// Name of the virtio-serial port that carries the messages.
 pub const PORT: &str = "sqe-group.results";
 
+/// In the environment of init, and so on the kernel's command line: the terminal that is the
+/// results port, where there is no virtio-serial port.
+pub const PORT_ENV: &str = "SQE_GROUP_RESULTS";
+
 /// Where init finds its job.
 pub const JOB_PATH: &str = "/job.json";
 

@@ -17,13 +17,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     build, disk,
+    follow::{Limits, Watcher},
     guest::{self, Program},
     interrupt,
     kvm::{self, Accel},
     log_rules::{Finding, Rules},
     profile::Profile,
     progress::{self, say, Bar, Unit},
-    qemu::{self, Console, Disk, Limits, Machine, Watcher},
+    qemu::{self, Console, Disk, Machine},
     report,
     run_dir::{RunDir, DISK},
     verdict::Verdict,
@@ -240,7 +241,7 @@ fn execute(args: Args) -> Result<ExitCode> {
         }
         None => {
             let kernel = build::ensure_kernel(profile, &options)?;
-            (kernel.bzimage, Some(kernel.vmlinux), Some(kernel.config))
+            (kernel.image, Some(kernel.vmlinux), Some(kernel.config))
         }
     };
     let config = config
@@ -315,7 +316,7 @@ fn execute(args: Args) -> Result<ExitCode> {
         append: String::new(),
     };
     let mut live = Live::new();
-    let run = qemu::run(
+    let (_, run) = qemu::run(
         &machine,
         &dir,
         &accels,

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::{
     build,
+    follow::{quoted, Limits, Run, Watcher},
     guest::{self, Built, Program},
     interrupt,
     kvm::{self, Accel},
@@ -29,7 +30,7 @@ use crate::{
     },
     profile::Profile,
     progress::{self, say},
-    qemu::{self, Console, Limits, Machine, Run, Watcher},
+    qemu::{self, Console, Machine},
     qemu_test::{factor, slowdown},
     report,
     run_dir::RunDir,
@@ -291,7 +292,7 @@ fn reproduction(args: &Args, seed: u64, count: Option<u64>) -> String {
         option("--count", &count);
     }
     let words: Vec<_> = words.into_iter().map(Into::into).collect();
-    qemu::quoted(&words)
+    quoted(&words)
 }
 
 /// What to begin with if nothing is said.
@@ -311,7 +312,7 @@ fn execute(args: &Args) -> Result<ExitCode> {
         }
         None => {
             let kernel = build::ensure_kernel(args.profile.clone(), &args.options)?;
-            (kernel.bzimage, Some(kernel.config))
+            (kernel.image, Some(kernel.config))
         }
     };
     let built = guest::build(&[Program::Init, Program::Fuzz])?;
@@ -607,7 +608,7 @@ fn judge(
         ),
     );
     let mut live = Live::new();
-    let run = qemu::run(
+    let (accel, run) = qemu::run(
         &machine,
         &dir,
         &accels,
@@ -674,7 +675,7 @@ fn judge(
         "{} on {}, {}, {} CPUs, seeds {seed} to {}: {} in {:.1} s",
         verdict.words(),
         args.profile,
-        run.accel.name(),
+        accel.name(),
         args.smp,
         last.seed,
         state(&last),
@@ -699,7 +700,7 @@ fn judge(
                 "guest".to_owned(),
                 format!(
                     "{}, {} CPUs, {} MiB",
-                    run.accel.name(),
+                    accel.name(),
                     args.smp,
                     machine.mem_mib
                 ),
@@ -733,7 +734,7 @@ fn judge(
         profile: args.profile.name().to_owned(),
         seed,
         smp: args.smp,
-        accel: run.accel,
+        accel,
         progress: last,
         found_after,
         programs_per_second: rate(&last),

@@ -14,10 +14,10 @@ use harness::protocol::{Job, JOB_PATH};
 use serde::Deserialize;
 
 use crate::{
+    follow::{quoted, INITRAMFS},
     initramfs::Archive,
     paths,
     progress::say,
-    qemu::{quoted, INITRAMFS},
     run_dir::{self, RunDir},
 };
 

@@ -14,6 +14,7 @@ mod docs;
 mod doctor;
 mod example;
 mod fetch;
+mod follow;
 mod fuzz;
 mod guest;
 mod initramfs;
@@ -38,6 +39,7 @@ mod sheet;
 mod shell;
 mod splats;
 mod toolchain;
+mod uml;
 mod verdict;
 
 use std::process::ExitCode;

@@ -13,6 +13,35 @@ const COMMON: &str = "common";
 const BASE: &str = "base";
 /// Profiles that are only built.
 const NOT_BOOTED: [&str; 2] = ["i386", "norust"];
+/// The profile whose kernel is a program of the host's.
+const UML: &str = "uml";
+
+/// What a kernel is built to run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arch {
+    /// A PC, of 64 bits or 32.
+    X86,
+    /// Another Linux: user mode Linux.
+    Uml,
+}
+
+impl Arch {
+    /// The name in the kernel's words.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::X86 => "x86",
+            Self::Uml => "um",
+        }
+    }
+
+    /// What is started, in the build directory.
+    pub(crate) fn image(self) -> &'static str {
+        match self {
+            Self::X86 => "arch/x86/boot/bzImage",
+            Self::Uml => "linux",
+        }
+    }
+}
 
 /// One kernel that can be built: a fragment in `ci/config/` on the patched tree,
 /// or `base`, the common fragment on the tree as it came.
@@ -25,6 +54,20 @@ impl Profile {
         self.0 == BASE
     }
 
+    /// The kernel that is a program of the host's.
+    pub(crate) fn uml() -> Self {
+        Self(UML.to_owned())
+    }
+
+    /// What its kernel runs on.
+    pub(crate) fn arch(&self) -> Arch {
+        if self.0 == UML {
+            Arch::Uml
+        } else {
+            Arch::X86
+        }
+    }
+
     /// The name, as given on the command line and used for directories.
     pub(crate) fn name(&self) -> &str {
         &self.0
@@ -35,6 +78,10 @@ impl Profile {
         ensure!(
             !NOT_BOOTED.contains(&name),
             "profile {name} is built, not booted: `cargo xtask series compare --profile {name}`"
+        );
+        ensure!(
+            name != UML,
+            "profile {name} is no guest's: `cargo xtask bench --native`"
         );
         name.parse()
     }
@@ -68,11 +115,11 @@ impl Profile {
     /// are applied.
     pub(crate) fn fragments(&self) -> Result<Vec<PathBuf>> {
         let dir = paths::fragments()?;
-        let mut fragments = vec![dir.join(format!("{COMMON}.config"))];
-        if !self.is_base() {
-            fragments.push(dir.join(format!("{}.config", self.0)));
-        }
-        Ok(fragments)
+        let fragment = |name: &str| dir.join(format!("{name}.config"));
+        // What all others have in common is a machine.
+        let common = (self.arch() == Arch::X86).then_some(COMMON);
+        let own = (!self.is_base()).then_some(self.name());
+        Ok(common.into_iter().chain(own).map(fragment).collect())
     }
 }
 
@@ -119,5 +166,19 @@ mod tests {
             assert!(error.contains("series compare --profile"), "{error}");
         }
         assert!(Profile::to_boot("of").is_err());
+        let error = Profile::to_boot(UML).unwrap_err().to_string();
+        assert!(error.contains("bench --native"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_machine_has_nothing_of_one() {
+        let names = |profile: &Profile| -> Vec<_> {
+            let fragments = profile.fragments().unwrap();
+            let name = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+            fragments.iter().map(name).collect()
+        };
+        assert_eq!(names(&Profile(BASE.to_owned())), [COMMON]);
+        assert_eq!(names(&Profile::default()), [COMMON, "default"]);
+        assert_eq!(names(&Profile::uml()), [UML]);
     }
 }

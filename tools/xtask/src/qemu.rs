@@ -1,43 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Starts a guest, follows what it says, and ends it when there is nothing more to
-//! wait for.
+//! QEMU: the machine that a guest runs on, as a command line.
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _, process::CommandExt as _},
+    io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{Command, Stdio},
 };
 
 use anyhow::{bail, Context as _, Result};
-use harness::protocol::{Decoder, Fault, Message, Session, Stage, PORT};
+use harness::protocol::PORT;
 
 use crate::{
+    follow::{
+        follow, FirstLine, Guest, Limits, Run, Streams, Watcher, CONSOLE, INITRAMFS, RESULTS,
+    },
     interrupt,
     kvm::{self, Accel},
-    log_rules::{Finding, Rules, Scanner},
+    log_rules::Rules,
     run_dir::RunDir,
 };
 
 const PROGRAM: &str = "qemu-system-x86_64";
-
-/// The files of a run.
-pub(crate) const CONSOLE: &str = "console.log";
-pub(crate) const RESULTS: &str = "results.jsonl";
-pub(crate) const STDERR: &str = "qemu.log";
-pub(crate) const COMMAND: &str = "command.sh";
-pub(crate) const INITRAMFS: &str = "initramfs.cpio";
-
-/// Between two looks at the guest.
-const POLL: Duration = Duration::from_millis(30);
-
-/// After a find that stops the run, for the rest of the kernel's report. A kernel
-/// that panics resets the machine within this time, which ends it earlier.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// What the kernel is always told.
 ///
@@ -215,24 +200,6 @@ impl Machine {
     }
 }
 
-/// A command line as one would type it.
-pub(crate) fn quoted(line: &[OsString]) -> String {
-    let mut text = String::new();
-    for word in line {
-        let word = word.to_string_lossy();
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./:,@%".contains(c);
-        if !word.is_empty() && word.chars().all(plain) {
-            text += &word;
-        } else {
-            text += &format!("'{}'", word.replace('\'', r"'\''"));
-        }
-    }
-    text
-}
-
 /// Checks that QEMU is there, before anything that takes time.
 pub(crate) fn check() -> Result<()> {
     match Command::new(PROGRAM)
@@ -250,124 +217,8 @@ pub(crate) fn check() -> Result<()> {
     }
 }
 
-/// How long to wait for what. All but the first already contain the slowness of
-/// the machine, which depends on the accelerator.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// From the start to init's first message.
-    pub(crate) boot: Duration,
-    /// From one message to the next.
-    pub(crate) silence: Duration,
-    /// From the last message to the end of QEMU.
-    pub(crate) power_off: Duration,
-}
-
-/// Is told what happens, as it happens.
-pub(crate) trait Watcher {
-    /// A message that fits.
-    fn message(&mut self, message: &Message, session: &Session);
-    /// A find in the kernel log, with the log around it as far as it is known.
-    fn finding(&mut self, finding: &Finding);
-    /// Something to say about the run itself.
-    fn note(&mut self, text: &str);
-    /// Nothing happened, but time passes.
-    fn tick(&mut self, session: &Session);
-    /// Whether nobody wants the rest, as if the user had said so.
-    fn stops(&self) -> bool {
-        false
-    }
-}
-
-/// How a run ended.
-pub(crate) struct Run<'a> {
-    pub(crate) accel: Accel,
-    pub(crate) session: Session,
-    pub(crate) fault: Option<Fault>,
-    pub(crate) scanner: Scanner<'a>,
-    /// How QEMU ended, if it was not killed.
-    pub(crate) status: Option<ExitStatus>,
-    /// The time-out that struck, in words.
-    pub(crate) timed_out: Option<String>,
-    pub(crate) interrupted: bool,
-    pub(crate) elapsed: Duration,
-    /// What QEMU had to say.
-    pub(crate) stderr: String,
-}
-
-/// QEMU, which does not outlive this.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail if it is gone already, which is what is wanted.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Follows a file that grows.
-struct Tail {
-    file: File,
-    buffer: Vec<u8>,
-}
-
-impl Tail {
-    fn create(path: &Path) -> Result<Self> {
-        let context = || format!("cannot make {}", path.display());
-        // QEMU opens it again and truncates it; it must exist before we follow it.
-        File::create(path).with_context(context)?;
-        Ok(Self {
-            file: File::open(path).with_context(context)?,
-            buffer: vec![0; 64 << 10],
-        })
-    }
-
-    /// What was appended since the last call, or a part of it.
-    fn read(&mut self) -> Result<&[u8]> {
-        let count = self
-            .file
-            .read(&mut self.buffer)
-            .context("cannot read what the guest wrote")?;
-        Ok(&self.buffer[..count])
-    }
-}
-
-/// Writes the command into the run's directory, for whoever wants to run it again.
-pub(crate) fn write_command(line: &[OsString], dir: &RunDir) -> Result<()> {
-    let path = dir.join(COMMAND);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o755)
-        .open(&path)
-        .with_context(|| format!("cannot make {}", path.display()))?;
-    writeln!(
-        file,
-        "#!/bin/sh\n# Boots this guest again.\nexec {}",
-        quoted(line)
-    )
-    .with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// A command whose process dies with us, whatever we die of.
-pub(crate) fn tied(line: &[OsString]) -> Result<Command> {
-    let (program, arguments) = line.split_first().context("an empty command")?;
-    let mut command = Command::new(program);
-    command.args(arguments);
-    // SAFETY: only one system call between fork and exec, and nothing is allocated.
-    unsafe {
-        command.pre_exec(|| {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
-    Ok(command)
-}
-
-/// Boots a guest and follows it to its end.
+/// Boots a guest and follows it to its end. Tries one accelerator after the other, until the
+/// guest prints something; returns which one that was.
 ///
 /// # Errors
 ///
@@ -381,24 +232,24 @@ pub(crate) fn run<'a>(
     rules: &'a Rules,
     guard: &interrupt::Guard,
     watcher: &mut dyn Watcher,
-) -> Result<Run<'a>> {
+) -> Result<(Accel, Run<'a>)> {
     let mut accels = accels.iter().copied();
     let mut accel = accels.next().context("no accelerator to try")?;
     loop {
-        let next = accels.next();
-        let run = attempt(
-            machine,
-            dir,
-            accel,
-            limits(accel),
-            next.is_some(),
-            rules,
-            guard,
-            watcher,
-        )?;
-        match (run, next) {
-            (Some(run), _) => return Ok(run),
-            (None, Some(next)) => {
+        let guest = Guest {
+            line: machine.command_line(accel, dir.path()),
+            streams: Streams::Own,
+            first_line: (accel == Accel::Kvm).then_some(FirstLine {
+                within: kvm::FIRST_LINE,
+                advice: "under KVM, which does not seem to work here; use `--accel tcg`",
+            }),
+        };
+        let run = follow(&guest, dir, limits(accel), rules, guard, watcher)?;
+        // QEMU may also fall over a KVM that is not whole.
+        let failed = run.status.is_some_and(|status| !status.success());
+        let never_ran = !run.printed && (failed || run.timed_out.is_some());
+        match accels.next() {
+            Some(next) if never_ran => {
                 watcher.note(&format!(
                     "the guest does not run under {} (no line within {} s); trying {}",
                     accel.name(),
@@ -407,154 +258,15 @@ pub(crate) fn run<'a>(
                 ));
                 accel = next;
             }
-            (None, None) => bail!("no accelerator is left to try"),
+            _ => return Ok((accel, run)),
         }
     }
-}
-
-/// One boot. Nothing comes of it if the accelerator does not work and there is
-/// `another` one.
-#[allow(clippy::too_many_arguments, reason = "all of `run`, and one more")]
-fn attempt<'a>(
-    machine: &Machine,
-    dir: &RunDir,
-    accel: Accel,
-    limits: Limits,
-    another: bool,
-    rules: &'a Rules,
-    guard: &interrupt::Guard,
-    watcher: &mut dyn Watcher,
-) -> Result<Option<Run<'a>>> {
-    let line = machine.command_line(accel, dir.path());
-    write_command(&line, dir)?;
-    let mut console = Tail::create(&dir.join(CONSOLE))?;
-    let mut results = Tail::create(&dir.join(RESULTS))?;
-    let stderr_path = dir.join(STDERR);
-    let stderr = File::create(&stderr_path)
-        .with_context(|| format!("cannot make {}", stderr_path.display()))?;
-
-    let start = Instant::now();
-    let mut qemu = Process(
-        tied(&line)?
-            .stdin(Stdio::null())
-            .stdout(stderr.try_clone().context("cannot open QEMU's log twice")?)
-            .stderr(stderr)
-            // A Ctrl-C in the terminal is for us; we end QEMU, with its log written.
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start {PROGRAM}; see `cargo xtask doctor`"))?,
-    );
-    let mut run = Run {
-        accel,
-        session: Session::default(),
-        fault: None,
-        scanner: Scanner::new(rules),
-        status: None,
-        timed_out: None,
-        interrupted: false,
-        elapsed: Duration::ZERO,
-        stderr: String::new(),
-    };
-    let mut decoder = Decoder::default();
-    let mut heard = start;
-    let mut printed = false;
-    let mut doomed: Option<Instant> = None;
-    loop {
-        // Before the files are read: what QEMU wrote before its end is then seen.
-        let ended = qemu.0.try_wait().context("cannot wait for QEMU")?;
-        loop {
-            let bytes = console.read()?;
-            if bytes.is_empty() {
-                break;
-            }
-            printed = true;
-            let new = run.scanner.push(bytes);
-            for finding in &run.scanner.findings()[new] {
-                watcher.finding(finding);
-            }
-        }
-        loop {
-            let bytes = results.read()?;
-            if bytes.is_empty() {
-                break;
-            }
-            heard = Instant::now();
-            for message in decoder.push(bytes) {
-                let taken = message.and_then(|message| {
-                    run.session.push(message.clone())?;
-                    watcher.message(&message, &run.session);
-                    Ok(())
-                });
-                if let Err(fault) = taken {
-                    // What follows a fault means nothing.
-                    run.fault.get_or_insert(fault);
-                }
-            }
-        }
-        if let Some(status) = ended {
-            // QEMU may also fall over a KVM that is not whole.
-            if another && !printed && !status.success() {
-                return Ok(None);
-            }
-            run.status = Some(status);
-            break;
-        }
-        if guard.requested() || watcher.stops() {
-            run.interrupted = true;
-            break;
-        }
-        if doomed.is_none()
-            && (run.fault.is_some() || run.scanner.findings().iter().any(|finding| finding.stops))
-        {
-            doomed = Some(Instant::now());
-        }
-        if doomed.is_some_and(|since| since.elapsed() > GRACE) {
-            break;
-        }
-        if accel == Accel::Kvm && !printed && start.elapsed() > kvm::FIRST_LINE {
-            if another {
-                return Ok(None);
-            }
-            run.timed_out = Some(format!(
-                "waited {:.0?} for the first line under KVM, which does not seem to work here; use `--accel tcg`",
-                start.elapsed()
-            ));
-            break;
-        }
-        let (limit, what) = match &run.session.stage {
-            Stage::Silent => (limits.boot, "to boot".to_owned()),
-            Stage::Begun(Some((test, _))) => (limits.silence, format!("for a sign of {test}")),
-            Stage::Begun(None) => (limits.silence, "for the next message".to_owned()),
-            Stage::Ended | Stage::Refused(_) | Stage::Broken(_) => {
-                (limits.power_off, "for the guest to power off".to_owned())
-            }
-        };
-        if heard.elapsed() > limit {
-            run.timed_out = Some(format!("waited {:.0?} {what}", heard.elapsed()));
-            break;
-        }
-        watcher.tick(&run.session);
-        thread::sleep(POLL);
-    }
-    drop(qemu);
-    let new = run.scanner.finish();
-    for finding in &run.scanner.findings()[new] {
-        watcher.finding(finding);
-    }
-    // A line that was torn by the end of the machine is not the protocol's fault.
-    if run.session.stage == Stage::Ended {
-        if let Err(fault) = decoder.finish() {
-            run.fault.get_or_insert(fault);
-        }
-    }
-    run.elapsed = start.elapsed();
-    run.stderr = fs::read_to_string(&stderr_path).unwrap_or_default();
-    Ok(Some(run))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::follow::quoted;
 
     fn machine() -> Machine {
         Machine {
@@ -663,19 +375,5 @@ mod tests {
         );
         assert!(line.contains("-mon chardev=console"), "{line}");
         assert!(!line.contains("console.log"), "{line}");
-    }
-
-    #[test]
-    fn quoting_survives_a_shell() {
-        let words = ["printf", "%s|", "a b", "it's", "", "$HOME", "x=1,2"].map(OsString::from);
-        let output = Command::new("sh")
-            .arg("-c")
-            .arg(quoted(&words))
-            .output()
-            .unwrap();
-        assert_eq!(
-            String::from_utf8(output.stdout).unwrap(),
-            "a b|it's||$HOME|x=1,2|"
-        );
     }
 }

@@ -22,13 +22,14 @@ use serde::Serialize;
 
 use crate::{
     build, cache, disk, example,
+    follow::{quoted, Limits, Run, Watcher},
     guest::{self, Built, Program},
     interrupt, ktap, kunit,
     kvm::{self, Accel},
     log_rules::{Finding, Rules},
     profile::Profile,
     progress::{self, say},
-    qemu::{self, Console, Disk, Limits, Machine, Run, Watcher},
+    qemu::{self, Console, Disk, Machine},
     report,
     run_dir::{RunDir, DISK},
     selftest::{self, Selftest},
@@ -365,7 +366,7 @@ fn reproduction(
         words.push("--exact".to_owned());
     }
     let words: Vec<_> = words.into_iter().map(Into::into).collect();
-    qemu::quoted(&words)
+    quoted(&words)
 }
 
 /// What one sees while the tests run: a bar on a terminal, lines elsewhere.
@@ -614,7 +615,7 @@ fn subject(args: &Args, profile: &Profile) -> Result<Subject> {
         Some(kernel) => (kernel.clone(), guest::config_beside(kernel), true),
         None => {
             let kernel = build::ensure_kernel(profile.clone(), &args.options)?;
-            (kernel.bzimage, Some(kernel.config), false)
+            (kernel.image, Some(kernel.config), false)
         }
     };
     let config = match config {
@@ -788,7 +789,7 @@ fn run_one(
         ),
     );
     let mut live = Live::new(total);
-    let run = qemu::run(
+    let (accel, run) = qemu::run(
         &machine,
         &dir,
         &accels,
@@ -822,7 +823,15 @@ fn run_one(
             say("Skipped", format!("{}: {why}", test.test));
         }
     }
-    let mut report = summarize(args, subject, &run, kunit, total, mem_mib, dir.path());
+    let mut report = summarize(
+        args,
+        subject,
+        (accel, &run),
+        kunit,
+        total,
+        mem_mib,
+        dir.path(),
+    );
     report.text = in_words(args, subject, &run, &report);
     let sheet = filled_in(args, subject, &run, &report, &tests);
     report.failures = sheet
@@ -842,7 +851,7 @@ fn run_one(
 fn summarize(
     args: &Args,
     subject: &Subject,
-    run: &Run<'_>,
+    (accel, run): (Accel, &Run<'_>),
     kunit: Vec<kunit::TestResult>,
     total: u32,
     mem_mib: u32,
@@ -861,7 +870,7 @@ fn summarize(
         commit: sheet::commit(),
         began: sheet::now().saturating_sub_unsigned(run.elapsed.as_secs()),
         uname: session.guest.as_ref().map(|guest| guest.kernel.clone()),
-        accel: run.accel,
+        accel,
         smp: args.smp,
         mem_mib,
         seconds: run.elapsed.as_secs_f64(),
@@ -875,7 +884,7 @@ fn summarize(
         findings: run.scanner.findings().to_vec(),
         causes: report::causes(run, evidence, dir),
         failures: Vec::new(),
-        command: reproduction(args, subject, run.accel, mem_mib, None),
+        command: reproduction(args, subject, accel, mem_mib, None),
         directory: dir.to_owned(),
         interrupted: run.interrupted,
         text: String::new(),
@@ -1197,7 +1206,7 @@ fn show(args: &Args) -> Result<ExitCode> {
         };
         for accel in &accels {
             let line = machine.command_line(*accel, Path::new("target/qemu-test/RUN"));
-            println!("{}", qemu::quoted(&line));
+            println!("{}", quoted(&line));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -1273,10 +1282,10 @@ mod tests {
         scanner.push(log.as_bytes());
         scanner.finish();
         Run {
-            accel: Accel::Tcg,
             session,
             fault: None,
             scanner,
+            printed: true,
             status: None,
             timed_out: Some("waited 9 s for a message".to_owned()),
             interrupted: false,
@@ -1300,7 +1309,7 @@ mod tests {
             output: "EXPECTATION FAILED\n".to_owned(),
         }];
         let dir = Path::new("/run");
-        let mut report = summarize(&args, &subject, &run, kunit, 6, 1024, dir);
+        let mut report = summarize(&args, &subject, (Accel::Tcg, &run), kunit, 6, 1024, dir);
         assert_eq!(
             (report.passed, report.failed, report.skipped, report.not_run),
             (1, 4, 1, 1)

@@ -10,9 +10,9 @@ use std::{
 use harness::protocol::{Outcome, Stage};
 
 use crate::{
+    follow::{Run, CONSOLE, RESULTS, STDERR},
     kunit,
     log_rules::{Finding, Means, Scanner},
-    qemu::{Run, CONSOLE, RESULTS, STDERR},
     sheet::Complaint,
     verdict::{Channel, Evidence, Exit, Log, Results, Verdict},
 };
@@ -240,7 +240,7 @@ mod tests {
     use harness::protocol::{Fault, Message, Session, VERSION};
 
     use super::*;
-    use crate::{kvm::Accel, log_rules::Rules};
+    use crate::log_rules::Rules;
 
     const WHOLE: &str = "Linux version 7.3.4\nsqe-group: begin\nsqe-group: end\n";
 
@@ -282,10 +282,10 @@ mod tests {
         scanner.push(log.as_bytes());
         scanner.finish();
         Run {
-            accel: Accel::Tcg,
             session,
             fault: None,
             scanner,
+            printed: true,
             status: Some(ExitStatus::from_raw(0)),
             timed_out: None,
             interrupted: false,

@@ -11,7 +11,7 @@ use anyhow::{bail, Context as _, Result};
 use harness::protocol::{Groups, Job, Task, VERSION};
 
 use crate::{
-    build, disk,
+    build, disk, follow,
     guest::{self, Program},
     interrupt,
     kvm::{self, Accel},
@@ -135,7 +135,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
         None => {
             let kernel = build::ensure_kernel(profile.clone(), &options)?;
-            (kernel.bzimage, Some(kernel.config))
+            (kernel.image, Some(kernel.config))
         }
     };
     let config = config
@@ -192,7 +192,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         append: String::new(),
     };
     let line = machine.command_line(accel, dir.path());
-    qemu::write_command(&line, &dir)?;
+    follow::write_command(&line, &dir)?;
     say(
         "Booting",
         format!(
@@ -204,9 +204,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     // Ctrl-C goes to the guest while the terminal is raw. Another signal ends QEMU
     // as well as us, but only after the terminal is put back.
     let _guard = interrupt::Guard::install().context("cannot handle signals")?;
-    let status = qemu::tied(&line)?
+    let status = follow::tied(&line)?
         .status()
-        .with_context(|| format!("cannot run {}", qemu::quoted(&line)))?;
+        .with_context(|| format!("cannot run {}", follow::quoted(&line)))?;
     if status.success() {
         Ok(ExitCode::SUCCESS)
     } else {

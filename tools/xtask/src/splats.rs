@@ -279,7 +279,7 @@ impl Subject {
         let (kernel, modules) = build::ensure_modules(profile.clone(), &args.options, &source)?;
         Ok(Self {
             profile,
-            bzimage: kernel.bzimage,
+            bzimage: kernel.image,
             modules,
         })
     }

@@ -26,7 +26,7 @@ use io_uring::{
 
 use crate::{
     clock::Clock,
-    meter::{measure, Turn},
+    meter::{measure, Rounds, Turn},
     requests::{chain, BATCHES, ENTRIES},
     ring::{name, Ring, MODES},
     Result,
@@ -174,7 +174,7 @@ pub(crate) fn sockets() -> Result<()> {
                 size,
                 requests: 2 * size,
                 clock: Clock::Machine,
-                single: false,
+                rounds: Rounds::Few,
             };
             measure(&turn, || {
                 ring.turn(&sends, sends.len())?;
@@ -206,7 +206,11 @@ pub(crate) fn small(disk: &Disk) -> Result<()> {
                     size,
                     requests: size,
                     clock: Clock::Machine,
-                    single: what == "write/plain",
+                    rounds: if what == "write/plain" {
+                        Rounds::Single
+                    } else {
+                        Rounds::Few
+                    },
                 };
                 measure(&turn, || ring.turn(&sqes, sqes.len()).map(|()| 1))?;
             }
@@ -354,7 +358,7 @@ impl<'a> Copy<'a> {
                 size: copies,
                 requests: copies + 1,
                 clock: Clock::Process,
-                single: false,
+                rounds: Rounds::Few,
             },
             run,
         )?;

@@ -8,7 +8,7 @@ use io_uring::{opcode, squeue::Entry, types};
 
 use crate::{
     clock::Clock,
-    meter::{measure, Turn},
+    meter::{measure, Rounds, Turn},
     requests::{chain, group, nop},
     ring::{name, Ring},
     Result,
@@ -48,7 +48,7 @@ pub(crate) fn sizes(groups: bool) -> Result<()> {
                     size: members,
                     requests: size,
                     clock: Clock::Machine,
-                    single: false,
+                    rounds: Rounds::Few,
                 };
                 measure(&turn, || ring.turn(&sqes, sqes.len()).map(|()| 1))?;
             }
@@ -113,7 +113,7 @@ fn together(mode: RingMode, count: u32) -> Result<()> {
         size: count,
         requests: sqes.len() as u32,
         clock: Clock::Machine,
-        single: false,
+        rounds: Rounds::Few,
     };
     measure(&turn, || ring.turn(&sqes, sqes.len()).map(|()| 1))
 }
@@ -152,7 +152,7 @@ fn beside(mode: RingMode, count: u32, as_groups: bool) -> Result<()> {
         size: count,
         requests: nops.len() as u32,
         clock: Clock::Machine,
-        single: false,
+        rounds: Rounds::Few,
     };
     measure(&turn, || ring.turn(&nops, nops.len()).map(|()| 1))?;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Counts what requests cost, in a guest whose clock counts instructions
-//! (`cargo xtask bench`). Prints a [`harness::bench::Record`] a line.
+//! (`cargo xtask bench`), or, on a kernel that is a program of the host's, takes the time.
+//! Prints a [`harness::bench::Record`] a line.
 //!
 //! Whatever is measured is measured as a *turn*: fill in SQEs, one system call or the
 //! two that do the same, look at each CQE. All of it counts, in user space and in the
@@ -20,6 +21,7 @@ use harness::{
     ring::{Ring as AnyRing, RingMode},
 };
 
+use meter::Rounds;
 use ring::Ring;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -36,11 +38,14 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let argument = env::args().nth(1).unwrap_or_default();
-    let extent = [Extent::Quick, Extent::Full]
+    let extent = [Extent::Quick, Extent::Full, Extent::Native]
         .into_iter()
         .find(|extent| extent.name() == argument)
-        .ok_or("usage: bench quick|full (it is meant for `cargo xtask bench`)")?;
-    clock::check()?;
+        .ok_or("usage: bench quick|full|native (it is meant for `cargo xtask bench`)")?;
+    let native = extent == Extent::Native;
+    if !native {
+        clock::check()?;
+    }
     let groups = AnyRing::new(RingMode::Default)?.has_groups();
 
     tell(&Record::Memory(memory()?))?;
@@ -48,7 +53,11 @@ fn run() -> Result<()> {
     // then stays.
     let ring = Ring::new(RingMode::Default, 1)?;
     let limits = ring.limit_workers([1, 1])?;
-    requests::nops(groups)?;
+    if native {
+        return requests::inline(Rounds::Many, groups);
+    }
+    requests::inline(Rounds::Few, groups)?;
+    requests::queued()?;
     flight::sizes(groups)?;
     if extent == Extent::Full {
         flight::in_flight(groups)?;

@@ -9,7 +9,10 @@ use crate::{clock::Clock, tell, Result};
 
 /// How many rounds, of which the best counts. The kernel's tick strikes every four
 /// million instructions and costs some thousands.
-const ROUNDS: usize = 9;
+const FEW: usize = 9;
+/// The same where the host takes the processor away, for how long nobody knows, and where its
+/// caches and its clock rate come and go.
+const MANY: usize = 400;
 /// As long as a round should be: most then have no tick in them.
 const ROUND: u64 = 1_200_000;
 /// As many turns as a round has at most.
@@ -26,6 +29,17 @@ const LONG_WARM: usize = 2;
 /// which it was lucky, and the one in the middle counts.
 const SINGLES: u64 = 30_000_000;
 
+/// How a turn is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounds {
+    /// In a few rounds: any two show the same, but for the tick.
+    Few,
+    /// In many rounds: most are disturbed.
+    Many,
+    /// One by one, as workers take part, and nothing is put off from one turn to another.
+    Single,
+}
+
 /// What a turn is.
 pub(crate) struct Turn<'a> {
     pub(crate) what: &'a str,
@@ -33,8 +47,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) size: u32,
     pub(crate) requests: u32,
     pub(crate) clock: Clock,
-    /// Whether workers take part, and nothing is put off from one turn to another.
-    pub(crate) single: bool,
+    pub(crate) rounds: Rounds,
 }
 
 /// Measures a turn, which returns its number of system calls, and tells the host.
@@ -45,7 +58,7 @@ pub(crate) fn measure(turn: &Turn<'_>, mut run: impl FnMut() -> io::Result<u32>)
         size,
         requests,
         clock,
-        single,
+        rounds,
     } = *turn;
     let mut take = || -> Result<Sample> {
         let mut cost = u64::MAX;
@@ -57,11 +70,13 @@ pub(crate) fn measure(turn: &Turn<'_>, mut run: impl FnMut() -> io::Result<u32>)
                 break;
             }
         }
-        let turns = (ROUND / cost.max(1)).clamp(1, TURNS);
-        let (turns, rounds) = match (single, cost > ROUND) {
-            (true, _) => (1, (SINGLES / cost.max(1)).clamp(9, 400) as usize),
-            (false, true) => (turns, LONG_ROUNDS),
-            (false, false) => (turns, ROUNDS),
+        let fit = (ROUND / cost.max(1)).clamp(1, TURNS);
+        let single = rounds == Rounds::Single;
+        let (turns, rounds) = match rounds {
+            Rounds::Single => (1, (SINGLES / cost.max(1)).clamp(9, 400) as usize),
+            Rounds::Few if cost > ROUND => (fit, LONG_ROUNDS),
+            Rounds::Few => (fit, FEW),
+            Rounds::Many => (fit, MANY),
         };
 
         let mut costs = Vec::with_capacity(rounds);

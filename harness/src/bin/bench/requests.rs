@@ -9,7 +9,7 @@ use io_uring::{
 
 use crate::{
     clock::Clock,
-    meter::{measure, Turn},
+    meter::{measure, Rounds, Turn},
     ring::{name, Ring, MODES},
     Result,
 };
@@ -50,7 +50,7 @@ pub(crate) fn group(sqes: Vec<Entry>) -> Result<Vec<Entry>> {
 }
 
 /// One submission of NOPs.
-fn once(mode: RingMode, what: &str, size: u32, sqes: &[Entry]) -> Result<()> {
+fn once(rounds: Rounds, mode: RingMode, what: &str, size: u32, sqes: &[Entry]) -> Result<()> {
     let mut ring = Ring::new(mode, ENTRIES)?;
     let turn = Turn {
         what,
@@ -58,13 +58,13 @@ fn once(mode: RingMode, what: &str, size: u32, sqes: &[Entry]) -> Result<()> {
         size,
         requests: sqes.len() as u32,
         clock: Clock::Machine,
-        single: matches!(what, "nop/async" | "nop/drain"),
+        rounds,
     };
     measure(&turn, || ring.turn(sqes, sqes.len()).map(|()| 1))
 }
 
 /// A NOP, and when it is done the others.
-fn twice(mode: RingMode, size: u32) -> Result<()> {
+fn twice(rounds: Rounds, mode: RingMode, size: u32) -> Result<()> {
     let mut ring = Ring::new(mode, ENTRIES)?;
     let sqes = batch(size);
     let (first, others) = sqes.split_at(1);
@@ -74,7 +74,7 @@ fn twice(mode: RingMode, size: u32) -> Result<()> {
         size,
         requests: size,
         clock: Clock::Machine,
-        single: false,
+        rounds,
     };
     measure(&turn, || {
         ring.turn(first, 1)?;
@@ -83,21 +83,22 @@ fn twice(mode: RingMode, size: u32) -> Result<()> {
     })
 }
 
-/// NOPs in every way.
-pub(crate) fn nops(groups: bool) -> Result<()> {
+/// NOPs that complete as they are submitted: side by side, in two submissions, in chains, in
+/// groups.
+pub(crate) fn inline(rounds: Rounds, groups: bool) -> Result<()> {
     for mode in MODES {
         for size in BATCHES {
-            once(mode, "nop/plain", size, &batch(size))?;
+            once(rounds, mode, "nop/plain", size, &batch(size))?;
         }
         // A group of 1 + 1 is the smallest.
         for size in [2, 8, 32, 128] {
             if size == 2 {
-                once(mode, "nop/plain", size, &batch(size))?;
+                once(rounds, mode, "nop/plain", size, &batch(size))?;
             }
-            once(mode, "nop/linked", size, &chain(batch(size)))?;
-            twice(mode, size)?;
+            once(rounds, mode, "nop/linked", size, &chain(batch(size)))?;
+            twice(rounds, mode, size)?;
             if groups {
-                once(mode, "nop/group", size, &group(batch(size))?)?;
+                once(rounds, mode, "nop/group", size, &group(batch(size))?)?;
             }
         }
         // As many SQEs in each submission, whatever the size of a group.
@@ -109,19 +110,26 @@ pub(crate) fn nops(groups: bool) -> Result<()> {
                 chains.extend(chain(batch(size)));
                 sets.extend(group(batch(size))?);
             }
-            once(mode, "nop32/linked", size, &chains)?;
+            once(rounds, mode, "nop32/linked", size, &chains)?;
             if groups {
-                once(mode, "nop32/group", size, &sets)?;
+                once(rounds, mode, "nop32/group", size, &sets)?;
             }
         }
-        let asynchronous: Vec<_> = batch(MANY)
-            .into_iter()
-            .map(|sqe| sqe.flags(Flags::ASYNC))
-            .collect();
-        once(mode, "nop/async", MANY, &asynchronous)?;
-        let mut drained = batch(MANY);
-        drained[0] = nop(0).flags(Flags::IO_DRAIN);
-        once(mode, "nop/drain", MANY, &drained)?;
+    }
+    Ok(())
+}
+
+/// NOPs that go through a worker, or behind a drain.
+pub(crate) fn queued() -> Result<()> {
+    let asynchronous: Vec<_> = batch(MANY)
+        .into_iter()
+        .map(|sqe| sqe.flags(Flags::ASYNC))
+        .collect();
+    let mut drained = batch(MANY);
+    drained[0] = nop(0).flags(Flags::IO_DRAIN);
+    for mode in MODES {
+        once(Rounds::Single, mode, "nop/async", MANY, &asynchronous)?;
+        once(Rounds::Single, mode, "nop/drain", MANY, &drained)?;
     }
     Ok(())
 }

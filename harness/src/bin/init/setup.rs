@@ -2,6 +2,7 @@
 //! What the guest needs before the first program runs.
 
 use std::{
+    env,
     ffi::CString,
     fs::{self, File, OpenOptions},
     io, mem,
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::protocol::{DISK_DIR, FEAT_SQE_GROUP, PORT, PROGRAMS_DIR};
+use harness::protocol::{DISK_DIR, FEAT_SQE_GROUP, PORT, PORT_ENV, PROGRAMS_DIR};
 
 use crate::{Context as _, Result};
 
@@ -178,8 +179,39 @@ pub(crate) fn loopback() -> Result<()> {
     call(libc::SIOCSIFFLAGS as libc::Ioctl)
 }
 
-/// Opens the virtio-serial port of the results, found by its name.
+/// Opens the way to the host.
 pub(crate) fn results_port() -> Result<File> {
+    match env::var(PORT_ENV) {
+        Ok(terminal) => raw_terminal(&terminal),
+        Err(_) => virtio_port(),
+    }
+}
+
+/// A terminal that passes on what is written to it as it is.
+fn raw_terminal(device: &str) -> Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .open(device)
+        .context(|| format!("cannot open the results port {device}"))?;
+    // SAFETY: all zeroes is a valid termios.
+    let mut settings: libc::termios = unsafe { mem::zeroed() };
+    // SAFETY: the descriptor is open, and the pointers are to a live struct of the right type.
+    let status = unsafe {
+        libc::tcgetattr(file.as_raw_fd(), &mut settings);
+        libc::cfmakeraw(&mut settings);
+        libc::tcsetattr(file.as_raw_fd(), libc::TCSANOW, &settings)
+    };
+    if status != 0 {
+        return Err(format!(
+            "{device} is no terminal: {}",
+            io::Error::last_os_error()
+        ));
+    }
+    Ok(file)
+}
+
+/// The virtio-serial port of the results, found by its name.
+fn virtio_port() -> Result<File> {
     let start = Instant::now();
     loop {
         for entry in fs::read_dir("/sys/class/virtio-ports")

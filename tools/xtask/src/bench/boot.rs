@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Boots a kernel whose clock counts instructions, and collects what the benchmark in
-//! it tells.
+//! Boots a kernel, and collects what the benchmark in it tells.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,14 +11,16 @@ use harness::{
 
 use crate::{
     disk,
+    follow::{Limits, Watcher},
     guest::{self, Built, Program},
     interrupt,
     kvm::Accel,
     log_rules::{Finding, Rules},
     progress::{say, Bar, Unit},
-    qemu::{self, Console, Disk, Limits, Machine, Watcher},
+    qemu::{self, Console, Disk},
     report,
     run_dir::{RunDir, DISK},
+    uml,
     verdict::Verdict,
 };
 
@@ -29,7 +30,7 @@ const DISK_SIZE: u64 = 64 << 20;
 /// One kernel to boot.
 pub(super) struct Subject {
     pub(super) name: &'static str,
-    pub(super) bzimage: PathBuf,
+    pub(super) image: PathBuf,
     pub(super) groups: Groups,
 }
 
@@ -103,7 +104,8 @@ impl Watcher for Live {
     fn tick(&mut self, _session: &Session) {}
 }
 
-/// Boots it once.
+/// Boots it once: in QEMU, with a clock that counts instructions, or, for
+/// [`Extent::Native`], as a program.
 pub(super) fn boot(
     subject: &Subject,
     built: &[Built],
@@ -113,12 +115,10 @@ pub(super) fn boot(
 ) -> Result<Outcome> {
     let Subject {
         name,
-        bzimage,
+        image,
         groups,
     } = subject;
     let dir = RunDir::create(&format!("bench-{name}"))?;
-    let image = dir.join(DISK);
-    disk::make(&image, DISK_SIZE, None)?;
     let argv = vec![Program::Bench.path(), extent.name().to_owned()];
     guest::pack(
         &dir,
@@ -135,34 +135,39 @@ pub(super) fn boot(
             settings: Vec::new(),
         },
     )?;
-    let machine = Machine {
-        kernel: bzimage.clone(),
-        smp: 1,
-        mem_mib: 1024,
-        disks: vec![Disk::virtio(image)],
-        console: Console::File,
-        icount: true,
-        append: String::new(),
-    };
     let mut live = Live {
         kernel: String::new(),
         output: Output::default(),
         bar: Bar::new("Measuring", name, Unit::Things("measurements"), None),
     };
-    let run = qemu::run(
-        &machine,
-        &dir,
-        &[Accel::Tcg],
-        // What is measured is not how long this takes: a busy host may be slow.
-        |_| Limits {
-            boot: Duration::from_secs(240),
-            silence: Duration::from_secs(240),
-            power_off: Duration::from_secs(60),
-        },
-        rules,
-        guard,
-        &mut live,
-    )?;
+    // How long this takes is not what is measured: a busy host may be slow.
+    let limits = Limits {
+        boot: Duration::from_secs(240),
+        silence: Duration::from_secs(240),
+        power_off: Duration::from_secs(60),
+    };
+    let run = if extent == Extent::Native {
+        let machine = uml::Machine {
+            kernel: image.clone(),
+            mem_mib: 256,
+        };
+        uml::run(&machine, &dir, limits, rules, guard, &mut live)?
+    } else {
+        let disk = dir.join(DISK);
+        disk::make(&disk, DISK_SIZE, None)?;
+        let machine = qemu::Machine {
+            kernel: image.clone(),
+            smp: 1,
+            mem_mib: 1024,
+            disks: vec![Disk::virtio(disk)],
+            console: Console::File,
+            icount: true,
+            append: String::new(),
+        };
+        let accels = [Accel::Tcg];
+        let limits = |_| limits;
+        qemu::run(&machine, &dir, &accels, limits, rules, guard, &mut live)?.1
+    };
     let Live {
         kernel,
         output,

@@ -45,12 +45,13 @@ pub(super) fn record() -> Result<Vec<Target>> {
     })
 }
 
-/// Puts these tables into the document, draws its charts, and keeps the targets.
-pub(super) fn write(
-    results: &Results,
-    targets: &[Target],
-    tables: &[(&'static str, Table)],
-) -> Result<()> {
+/// Puts these tables into the document, and nothing else.
+pub(super) fn fill_in(tables: &[(&'static str, Table)]) -> Result<()> {
+    cache::write_whole(&text_path()?, with(tables)?.as_bytes())
+}
+
+/// The document with these tables in their places.
+fn with(tables: &[(&'static str, Table)]) -> Result<String> {
     let path = text_path()?;
     let mut text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -58,6 +59,17 @@ pub(super) fn write(
         text = replace(&text, name, &table.rst())
             .with_context(|| format!("{} cannot be filled in", path.display()))?;
     }
+    Ok(text)
+}
+
+/// Puts these tables into the document, draws its charts, and keeps the targets.
+pub(super) fn write(
+    results: &Results,
+    targets: &[Target],
+    tables: &[(&'static str, Table)],
+) -> Result<()> {
+    let path = text_path()?;
+    let mut text = with(tables)?;
     if !tables.iter().any(|(name, _)| *name == "missed") {
         text = replace(&text, "missed", NOTHING)
             .with_context(|| format!("{} cannot be filled in", path.display()))?;

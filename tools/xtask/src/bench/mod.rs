@@ -3,11 +3,13 @@
 //!
 //! Kernels of one configuration run one program on a machine whose clock counts
 //! instructions: the base, the patched one, and, where all is measured, the patched one with
-//! the feature off.
+//! the feature off. With `--native` two kernels run it as programs of the host's, and what
+//! is shown is time.
 
 mod boot;
 mod chart;
 mod document;
+mod native;
 mod results;
 mod symbols;
 mod table;
@@ -58,9 +60,12 @@ pub(crate) struct Args {
     /// Only NOPs, and not with the feature off: what tells a regression, in seconds.
     #[arg(long)]
     quick: bool,
-    /// Boot each kernel so many times, keep the best, and say how well boots agree.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
-    repeat: u32,
+    /// Take the time instead, on kernels that are programs of this machine's (user mode Linux).
+    #[arg(long, conflicts_with_all = ["kdir", "tarball", "kernel_base", "kernel_patched", "kernel_off", "quick", "from", "check"])]
+    native: bool,
+    /// Boot each kernel so many times, keep the best, and say how well boots agree. Default: 1; 5 with --native.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
+    repeat: Option<u32>,
     /// Take the numbers from this file, written by --json, and measure nothing.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "repeat"])]
     from: Option<PathBuf>,
@@ -114,7 +119,7 @@ fn image(
         }
         None => {
             let kernel = build::ensure_kernel(profile.parse::<Profile>()?, options)?;
-            (kernel.bzimage, Some(kernel.vmlinux), Some(kernel.config))
+            (kernel.image, Some(kernel.vmlinux), Some(kernel.config))
         }
     };
     let config = config
@@ -125,7 +130,7 @@ fn image(
     Ok(Image {
         subject: Subject {
             name,
-            bzimage,
+            image: bzimage,
             groups,
         },
         vmlinux,
@@ -196,18 +201,23 @@ fn measure(
 }
 
 fn execute(args: Args) -> Result<ExitCode> {
+    if args.native {
+        return native::run(args);
+    }
     let Args {
         options,
         kernel_base,
         kernel_patched,
         kernel_off,
         quick,
+        native: _,
         repeat,
         from,
         json,
         check,
         write,
     } = args;
+    let repeat = repeat.unwrap_or(1);
     // What is missing should not cost a build.
     let record = check.then(document::record).transpose()?;
     if let Some(path) = from {

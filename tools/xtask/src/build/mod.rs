@@ -93,8 +93,8 @@ pub(crate) struct Args {
 /// A built kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
-    /// What QEMU boots.
-    pub(crate) bzimage: PathBuf,
+    /// What is started: QEMU boots it, or it is a program.
+    pub(crate) image: PathBuf,
     /// The same kernel with symbols.
     pub(crate) vmlinux: PathBuf,
     /// The configuration it was built with.
@@ -158,7 +158,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let name = profile.name().to_owned();
     let kernel = ensure_kernel(profile, &options)?;
     say("Finished", format!("the kernel, profile {name}"));
-    println!("{}", kernel.bzimage.display());
+    println!("{}", kernel.image.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -461,7 +461,7 @@ impl Site {
 
     fn kernel(&self) -> Kernel {
         Kernel {
-            bzimage: self.out.join("arch/x86/boot/bzImage"),
+            image: self.out.join(self.profile.arch().image()),
             vmlinux: self.out.join("vmlinux"),
             config: self.out.join(".config"),
         }
@@ -473,7 +473,8 @@ impl Site {
         make.arg("-C")
             .arg(&self.tree)
             .arg(format!("O={}", self.out.display()));
-        make.arg(format!("-j{}", self.jobs)).arg("ARCH=x86");
+        make.arg(format!("-j{}", self.jobs))
+            .arg(format!("ARCH={}", self.profile.arch().name()));
         self.toolchain.tell(&mut make);
         // The same input gives the same kernel, whoever builds it and when.
         make.env("KBUILD_BUILD_TIMESTAMP", "1970-01-01 00:00:00 UTC")
@@ -543,7 +544,7 @@ impl Site {
         let record_path = self.beside("json");
         let mut record = Record::load(&record_path);
         let inputs = self.inputs()?;
-        let there = kernel.bzimage.exists() && kernel.vmlinux.exists();
+        let there = kernel.image.exists() && kernel.vmlinux.exists();
         if there && inputs.as_ref() == Some(&record.built) {
             return Ok(());
         }
@@ -553,9 +554,9 @@ impl Site {
         let whole = !there;
         let lines = self.run_make(whole.then(|| record.lines.unwrap_or(LINES)))?;
         ensure!(
-            kernel.bzimage.exists(),
+            kernel.image.exists(),
             "make succeeded and left no {}",
-            kernel.bzimage.display()
+            kernel.image.display()
         );
         // make may have changed it: syncconfig adds what new Kconfig files ask.
         record.built = inputs.unwrap_or_default();

@@ -22,12 +22,13 @@ use super::{
 };
 use crate::{
     disk,
+    follow::{Run, Watcher},
     guest::{self, Built},
     interrupt,
     kvm::Accel,
     log_rules::{Finding, Rules},
     progress::Bar,
-    qemu::{self, Bus, Console, Disk, Machine, Run, Watcher},
+    qemu::{self, Bus, Console, Disk, Machine},
     qemu_test, report,
     run_dir::{RunDir, DISK, NVME_DISK, RAW_DISK},
     verdict::{Evidence, Results, Verdict},
@@ -322,9 +323,9 @@ impl Hall<'_> {
             .find(|kernel| kernel.side == *side)
             .context("no such kernel")?;
         let dir = RunDir::create(&format!("liburing-{}", side.name()))?;
-        let run = self.boot(kernel, tests, &dir, &mut Live { side: *side, state })?;
+        let (accel, run) = self.boot(kernel, tests, &dir, &mut Live { side: *side, state })?;
         let mut state = locked(state);
-        state.accel = Some(run.accel);
+        state.accel = Some(accel);
         let results = &run.session.results;
         let mut attempts: Vec<_> = results
             .iter()
@@ -400,7 +401,7 @@ impl Hall<'_> {
         tests: &[String],
         dir: &RunDir,
         live: &mut Live<'_>,
-    ) -> Result<Run<'_>> {
+    ) -> Result<(Accel, Run<'_>)> {
         let slowdown =
             |accel: Accel| qemu_test::slowdown(accel, &kernel.config, self.timeout_scale);
         // The job is written before it is known which accelerator works.

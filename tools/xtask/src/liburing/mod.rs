@@ -31,6 +31,7 @@ use self::{
 };
 use crate::{
     build,
+    follow::quoted,
     guest::{self, Program},
     interrupt,
     kvm::{self, Accel},
@@ -318,10 +319,10 @@ fn kernels(args: &Args, sides: &[Side]) -> Result<Vec<Kernel>> {
                     (image.clone(), guest::config_beside(image))
                 }
                 (None, Some((base, _)), Side::Base) => {
-                    (base.bzimage.clone(), Some(base.config.clone()))
+                    (base.image.clone(), Some(base.config.clone()))
                 }
                 (None, Some((_, patched)), Side::Patched) => {
-                    (patched.bzimage.clone(), Some(patched.config.clone()))
+                    (patched.image.clone(), Some(patched.config.clone()))
                 }
                 (None, None, _) => unreachable!("a kernel that is not given is built"),
             };
@@ -543,7 +544,7 @@ fn reproduction(args: &Args, test: &str) -> String {
     option("--filter", test);
     words.push("--exact".to_owned());
     let words: Vec<_> = words.into_iter().map(Into::into).collect();
-    qemu::quoted(&words)
+    quoted(&words)
 }
 
 /// How many tests are as they should be, are not, and say nothing.

@@ -142,7 +142,7 @@ impl<'a> Workshop<'a> {
                     options, profile, ..
                 } = self.source;
                 let kernel = build::ensure_variant(profile.clone(), options, &variant)?;
-                (kernel.bzimage, None)
+                (kernel.image, None)
             }
             Some(Own { tree, make, kernel }) => {
                 let files = edited(edits, |path| read(tree, path))?;

@@ -137,7 +137,7 @@ fn boot_one(count: usize, accepts: bool, options: &build::Options) -> Result<()>
                 if accepts { BOOTED } else { WITHOUT },
             ])
             .arg("--kernel")
-            .arg(&kernel.bzimage),
+            .arg(&kernel.image),
     )?;
     ensure!(status.success(), "its tests ended with {status}");
     Ok(())

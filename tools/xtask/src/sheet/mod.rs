@@ -23,7 +23,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{cache, paths, progress::say, qemu, run, run_dir::RunDir, verdict::Verdict};
+use crate::{cache, follow::quoted, paths, progress::say, run, run_dir::RunDir, verdict::Verdict};
 
 /// The page in the directory of a run.
 const PAGE: &str = "report.html";
@@ -341,7 +341,7 @@ fn typed(arguments: impl IntoIterator<Item = OsString>) -> String {
         .into_iter()
         .chain(arguments)
         .collect();
-    qemu::quoted(&words)
+    quoted(&words)
 }
 
 fn chosen(

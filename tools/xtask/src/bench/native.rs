@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask bench --native`: the time of requests, as a second witness. Two kernels run as
+//! programs of the host's, in turns, and what is shown is the one over the other.
+
+use std::{fs, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use harness::{bench::Extent, protocol::Groups};
+use serde::Serialize;
+
+use super::{
+    boot::{self, Found, Outcome, Subject},
+    document,
+    results::{Kernel, RINGS},
+    table::Table,
+    target::BATCHES,
+    Args,
+};
+use crate::{
+    build,
+    guest::{self, Program},
+    interrupt,
+    log_rules::Rules,
+    profile::Profile,
+    progress, report,
+    run_dir::RunDir,
+};
+
+/// Boots of each kernel, if the user does not say how many.
+const BOOTS: u32 = 5;
+
+/// The same on two kernels. Where other results have instructions, these have cycles of the
+/// time stamp counter.
+#[derive(Serialize)]
+struct Times {
+    base: Kernel,
+    patched: Kernel,
+}
+
+/// Runs it.
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    let Args {
+        options,
+        repeat,
+        json,
+        write,
+        ..
+    } = args;
+    let rules = Rules::load()?;
+    let (base, patched) = build::ensure_pair(&Profile::uml(), &options)?;
+    let built = guest::build(&[Program::Init, Program::Bench])?;
+    let guard = interrupt::Guard::install().context("cannot handle Ctrl-C")?;
+    let subjects = [
+        Subject {
+            name: "native-base",
+            image: base.image,
+            groups: Groups::Absent,
+        },
+        Subject {
+            name: "native-patched",
+            image: patched.image,
+            groups: Groups::Required,
+        },
+    ];
+
+    let boots = repeat.unwrap_or(BOOTS);
+    let mut found = [Vec::new(), Vec::new()];
+    // In turns: what else the host does, and how fast its processor is, changes slowly.
+    for _ in 0..boots {
+        for (subject, found) in subjects.iter().zip(&mut found) {
+            match boot::boot(subject, &built, Extent::Native, &rules, &guard)? {
+                Outcome::Found(boot) => found.push(boot),
+                Outcome::Bad(verdict) => return Ok(verdict.into()),
+                Outcome::Interrupted => {
+                    progress::line(format_args!("interrupted"));
+                    return Ok(interrupt::STATUS.into());
+                }
+            }
+        }
+    }
+    drop(guard);
+    let [base, patched] = found.map(joined);
+    let times = Times {
+        base: base?,
+        patched: patched?,
+    };
+
+    let tables = [
+        ("native", requests(&times)),
+        ("native-groups", groups(&times)),
+    ];
+    for (_, table) in &tables {
+        report::print(&table.plain());
+    }
+    let dir = RunDir::create("bench-native")?;
+    let all = serde_json::to_vec_pretty(&times).context("cannot encode the results")?;
+    let path = dir.join("results.json");
+    fs::write(&path, &all).with_context(|| format!("cannot write {}", path.display()))?;
+    if let Some(path) = json {
+        fs::write(&path, &all).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    report::print(&format!("\nall numbers: {}\n", dir.path().display()));
+    if write {
+        document::fill_in(&tables)?;
+        report::print("Documentation/performance.rst has these tables\n");
+    }
+    report::print(&report::closing(2 * boots, 0, 0));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// All boots of a kernel, of which the best counts.
+fn joined(boots: Vec<Found>) -> Result<Kernel> {
+    let mut known = None;
+    let mut samples = Vec::new();
+    for boot in boots {
+        known = Some((boot.kernel, boot.memory));
+        samples.push(boot.samples);
+    }
+    let (kernel, memory) = known.context("nothing was booted")?;
+    Ok(Kernel::new(kernel, memory, samples))
+}
+
+fn ratio(over: Option<f64>, under: Option<f64>) -> Option<String> {
+    over.zip(under)
+        .map(|(over, under)| format!("{:.2}", over / under))
+}
+
+/// Requests without a group: the time on the patched kernel, over that on the base.
+fn requests(times: &Times) -> Table {
+    let Times { base, patched } = times;
+    let mut table = Table::new(
+        "Time of a request without a group, patched over base",
+        &["request", RINGS[0], RINGS[1], RINGS[2]],
+    );
+    for (what, label) in [("nop/plain", "NOP"), ("nop/linked", "linked NOP")] {
+        for size in BATCHES {
+            let over = |ring| ratio(patched.cost(what, ring, size), base.cost(what, ring, size));
+            let cells: Vec<_> = RINGS.into_iter().map(over).collect();
+            if cells.iter().any(Option::is_some) {
+                table.row(format!("{label}, {size} a submission"), cells);
+            }
+        }
+    }
+    table
+}
+
+/// The same NOPs in four ways, on the patched kernel: a group over each of the others.
+fn groups(times: &Times) -> Table {
+    let mut table = Table::new(
+        "Time of NOPs in a group, over that of as many in other ways",
+        &["NOPs", "/plain", "/two", "/chain"],
+    );
+    for ring in RINGS {
+        for size in [2, 8, 32, 128] {
+            let cost = |way: &str| times.patched.cost(&format!("nop/{way}"), ring, size);
+            let over = |way| ratio(cost("group"), cost(way));
+            table.row(
+                format!("1+{}, {ring}", size - 1),
+                vec![over("plain"), over("two"), over("linked")],
+            );
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use harness::bench::{Memory, Sample};
+
+    use super::*;
+
+    fn kernel(cost: f64, whats: &[&str]) -> Found {
+        let sample = |what: &&str| Sample {
+            what: (*what).to_owned(),
+            ring: RINGS[0].to_owned(),
+            size: 32,
+            requests: 32,
+            instructions: cost * (1 + what.len()) as f64,
+            spread: 0.0,
+            syscalls: 1.0,
+            switches: 0.0,
+            wakeups: 0.0,
+        };
+        Found {
+            kernel: "Linux".to_owned(),
+            samples: whats.iter().map(sample).collect(),
+            memory: Memory {
+                size: 256,
+                slot: 256,
+                objects: 16,
+                order: 0,
+            },
+        }
+    }
+
+    #[test]
+    fn the_best_boots_are_compared() {
+        let times = Times {
+            base: joined(vec![
+                kernel(300.0, &["nop/plain"]),
+                kernel(200.0, &["nop/plain"]),
+            ])
+            .unwrap(),
+            patched: joined(vec![kernel(210.0, &["nop/plain", "nop/group"])]).unwrap(),
+        };
+        let table = requests(&times);
+        assert_eq!(table.rows.len(), 1);
+        assert!(table.plain().contains("1.05"), "{}", table.plain());
+        assert!(groups(&times).plain().contains("1.00"));
+        assert!(joined(Vec::new()).is_err());
+    }
+}
