@@ -41,10 +41,11 @@ pub(crate) struct Args {
 const SHOWN: usize = 60;
 
 /// What `--all` adds.
-const ALL: [&str; 9] = [
+const ALL: [&str; 10] = [
     "cargo xtask series compare",
     "cargo xtask series check --build --boot",
     "cargo xtask liburing",
+    "cargo xtask bench --native",
     "cargo xtask fuzz --count 2000",
     "cargo xtask qemu-test --profile off",
     "cargo xtask qemu-test --profile debug",

@@ -36,7 +36,7 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// `no5lvl` is, too: with page tables of five levels KASAN reports what is right, if an
 /// interrupt comes while `identify_cpu()` has cleared the features of the first processor.
 /// `pgtable_l5_enabled()` looks there, and where the shadow begins depends on it.
-const CMDLINE: &str = "console=ttyS0 panic=-1 oops=panic printk.devkmsg=on nokaslr mitigations=off no_timer_check watchdog_thresh=60 no5lvl virtio_blk.poll_queues=1 null_blk.poll_queues=1";
+const CMDLINE: &str = "console=ttyS0 panic=-1 oops=panic printk.devkmsg=on nokaslr mitigations=off no_timer_check watchdog_thresh=60 no5lvl virtio_blk.poll_queues=1 null_blk.poll_queues=1 nvme.poll_queues=1";
 
 /// What the kernel is told besides where time is counted in instructions: not to
 /// doubt the time stamp counter, which is what does the counting.
@@ -291,7 +291,7 @@ mod tests {
             "qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 \
              -nodefaults -no-user-config -display none -no-reboot \
              -kernel /build/bzImage -initrd /run/initramfs.cpio \
-             -append 'console=ttyS0 panic=-1 oops=panic printk.devkmsg=on nokaslr mitigations=off no_timer_check watchdog_thresh=60 no5lvl virtio_blk.poll_queues=1 null_blk.poll_queues=1' \
+             -append 'console=ttyS0 panic=-1 oops=panic printk.devkmsg=on nokaslr mitigations=off no_timer_check watchdog_thresh=60 no5lvl virtio_blk.poll_queues=1 null_blk.poll_queues=1 nvme.poll_queues=1' \
              -chardev file,id=console,path=/run/console.log -serial chardev:console \
              -chardev file,id=results,path=/run/results.jsonl -device virtio-serial-pci \
              -device virtserialport,chardev=results,name=sqe-group.results"

@@ -21,7 +21,6 @@ use harness::{
     ring::{Ring as AnyRing, RingMode},
 };
 
-use meter::Rounds;
 use ring::Ring;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -54,9 +53,9 @@ fn run() -> Result<()> {
     let ring = Ring::new(RingMode::Default, 1)?;
     let limits = ring.limit_workers([1, 1])?;
     if native {
-        return requests::inline(Rounds::Many, groups);
+        return requests::timed(groups);
     }
-    requests::inline(Rounds::Few, groups)?;
+    requests::inline(groups)?;
     requests::queued()?;
     flight::sizes(groups)?;
     if extent == Extent::Full {

@@ -23,6 +23,9 @@ const BATCH: u32 = 32;
 const MANY: u32 = 256;
 /// Room for the largest of them.
 pub(crate) const ENTRIES: u32 = MANY;
+/// SQEs of a submission whose time is taken: where a system call takes microseconds, its share
+/// of each should be small.
+const TIMED: u32 = 1024;
 
 pub(crate) fn nop(user_data: u32) -> Entry {
     opcode::Nop::new().build().user_data(user_data.into())
@@ -49,9 +52,24 @@ pub(crate) fn group(sqes: Vec<Entry>) -> Result<Vec<Entry>> {
     Ok(Group::builder(leader).members(sqes).build()?.into_entries())
 }
 
+/// So many NOPs in chains of so many.
+fn chains(count: u32, size: u32) -> Vec<Entry> {
+    let chains = (0..count / size).map(|_| chain(batch(size)));
+    chains.flatten().collect()
+}
+
+/// So many NOPs in groups of so many.
+fn sets(count: u32, size: u32) -> Result<Vec<Entry>> {
+    let mut sets = Vec::new();
+    for _ in 0..count / size {
+        sets.extend(group(batch(size))?);
+    }
+    Ok(sets)
+}
+
 /// One submission of NOPs.
 fn once(rounds: Rounds, mode: RingMode, what: &str, size: u32, sqes: &[Entry]) -> Result<()> {
-    let mut ring = Ring::new(mode, ENTRIES)?;
+    let mut ring = Ring::new(mode, ENTRIES.max(sqes.len() as u32))?;
     let turn = Turn {
         what,
         ring: name(mode),
@@ -85,7 +103,8 @@ fn twice(rounds: Rounds, mode: RingMode, size: u32) -> Result<()> {
 
 /// NOPs that complete as they are submitted: side by side, in two submissions, in chains, in
 /// groups.
-pub(crate) fn inline(rounds: Rounds, groups: bool) -> Result<()> {
+pub(crate) fn inline(groups: bool) -> Result<()> {
+    let rounds = Rounds::Few;
     for mode in MODES {
         for size in BATCHES {
             once(rounds, mode, "nop/plain", size, &batch(size))?;
@@ -103,16 +122,25 @@ pub(crate) fn inline(rounds: Rounds, groups: bool) -> Result<()> {
         }
         // As many SQEs in each submission, whatever the size of a group.
         for size in [2, 8] {
-            let elements = BATCH / size;
-            let mut chains = Vec::new();
-            let mut sets = Vec::new();
-            for _ in 0..elements {
-                chains.extend(chain(batch(size)));
-                sets.extend(group(batch(size))?);
-            }
-            once(rounds, mode, "nop32/linked", size, &chains)?;
+            once(rounds, mode, "nop32/linked", size, &chains(BATCH, size))?;
             if groups {
-                once(rounds, mode, "nop32/group", size, &sets)?;
+                once(rounds, mode, "nop32/group", size, &sets(BATCH, size)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same for the time that it takes: many NOPs in each submission, alone, in chains and in
+/// groups.
+pub(crate) fn timed(groups: bool) -> Result<()> {
+    let rounds = Rounds::Many;
+    for mode in MODES {
+        once(rounds, mode, "time/plain", 1, &batch(TIMED))?;
+        for size in [2, 8, 32, 128] {
+            once(rounds, mode, "time/linked", size, &chains(TIMED, size))?;
+            if groups {
+                once(rounds, mode, "time/group", size, &sets(TIMED, size)?)?;
             }
         }
     }
