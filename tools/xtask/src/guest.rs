@@ -115,10 +115,14 @@ struct Target {
 /// The commands that build these programs. `cargo test` would also build the example
 /// as a test, and the checks of a debug build are on or off for a whole command.
 fn commands(programs: &[Program]) -> Result<Vec<Vec<String>>> {
-    let target = run_dir::target()?.join("guest");
-    let target = target
-        .to_str()
-        .with_context(|| format!("{} is not UTF-8", target.display()))?;
+    let directory = |name: &str| {
+        let path = run_dir::target()?.join(name);
+        let text = path.to_str().map(str::to_owned);
+        text.with_context(|| format!("{} is not UTF-8", path.display()))
+    };
+    // What is in a directory has or lacks the checks. One for both would lose a program as
+    // soon as another run builds the tests, with which cargo builds all programs.
+    let (with, without) = (directory("guest")?, directory("guest-unchecked")?);
     let mut commands = Vec::new();
     for (subcommand, checked) in [
         (&["build"][..], true),
@@ -142,7 +146,7 @@ fn commands(programs: &[Program]) -> Result<Vec<Vec<String>>> {
             "--target",
             TRIPLE,
             "--target-dir",
-            target,
+            if checked { &with } else { &without },
             // Fast, because the machine is slow; but with the checks of a debug
             // build, and with the names in a backtrace.
             "--release",

@@ -575,19 +575,16 @@ impl Site {
         // What is left of a kernel's build where modules are not built with it.
         run::checked_lines(self.make().arg("modules_prepare"), |_| Ok(()))
             .context("the kernel cannot be prepared for modules")?;
-        run::checked_lines(
-            self.make()
-                .arg(format!("M={}", source.display()))
-                .arg(format!("MO={}", out.display()))
-                // Of the kernel itself. Module.symvers would be these and those of the
-                // modules in the tree, of which there is none.
-                .arg(format!(
-                    "KBUILD_EXTRA_SYMBOLS={}",
-                    self.out.join("vmlinux.symvers").display()
-                )),
-            |_| Ok(()),
-        )
-        .context("the modules do not build")?;
+        let mut make = self.make();
+        make.arg(format!("M={}", source.display()))
+            .arg(format!("MO={}", out.display()));
+        // What the kernel exports. make knows where to look if it was built with all that
+        // belongs to it; of one that was built alone, this is where it has left that.
+        let alone = self.out.join("vmlinux.symvers");
+        if !self.out.join("Module.symvers").exists() && alone.exists() {
+            make.arg(format!("KBUILD_EXTRA_SYMBOLS={}", alone.display()));
+        }
+        run::checked_lines(&mut make, |_| Ok(())).context("the modules do not build")?;
         Ok(out)
     }
 
