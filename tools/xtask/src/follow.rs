@@ -359,9 +359,10 @@ pub(crate) fn follow<'a>(
         }
     }
     run.elapsed = start.elapsed();
-    if *streams == Streams::Own {
-        run.stderr = fs::read_to_string(dir.join(STDERR)).unwrap_or_default();
-    }
+    run.stderr = match streams {
+        Streams::Own => fs::read_to_string(dir.join(STDERR)).unwrap_or_default(),
+        Streams::Standard => format!("what it said is in {CONSOLE}"),
+    };
     Ok(run)
 }
 

@@ -166,7 +166,7 @@ pub(crate) fn trouble(run: &Run<'_>, evidence: Evidence) -> String {
     }
     if run.status.is_some_and(|status| !status.success()) {
         if let Some(status) = run.status {
-            say(&format!("QEMU ended with {status}:"));
+            say(&format!("the guest's process ended with {status}:"));
         }
         let stderr = match run.stderr.trim_end() {
             "" => "(it said nothing)",

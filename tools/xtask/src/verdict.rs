@@ -98,7 +98,7 @@ pub(crate) enum Log {
     Splat,
 }
 
-/// How QEMU ended.
+/// How the guest's process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// By itself and content.
@@ -159,7 +159,7 @@ impl Evidence {
         }
         match channel {
             Channel::Refused | Channel::Broken | Channel::Faulty => return Verdict::Infrastructure,
-            // QEMU itself did not get going, or fell over.
+            // The machine itself did not get going, or fell over.
             Channel::Silent | Channel::Cut if exit == Exit::Failed => {
                 return Verdict::Infrastructure
             }
