@@ -325,6 +325,7 @@ static void plant_lockdep_freed(void)
 	kfree(mutex);
 }
 
+#ifdef CONFIG_DEBUG_SPINLOCK
 static void plant_lockdep_key(void)
 {
 	spinlock_t *lock = kzalloc(sizeof(*lock), GFP_KERNEL);
@@ -338,6 +339,7 @@ static void plant_lockdep_key(void)
 	spin_unlock(lock);
 	kfree(lock);
 }
+#endif
 
 static void plant_lockdep_user(void)
 {
@@ -360,6 +362,7 @@ static void plant_lockdep_debug_locks(void)
 	mutex_unlock(&copy);
 }
 
+#ifdef CONFIG_LOCKDEP
 static void plant_lockdep_off(void)
 {
 	static struct lock_class_key keys[MAX_LOCK_DEPTH + 1];
@@ -375,6 +378,7 @@ static void plant_lockdep_off(void)
 	while (i--)
 		raw_spin_unlock(&locks[i]);
 }
+#endif
 
 static void plant_suspicious_rcu(void)
 {
@@ -540,11 +544,15 @@ static const struct {
 	PLANT("lockdep.irq-order", plant_lockdep_irq_order),
 	PLANT("lockdep.unlock", plant_lockdep_unlock),
 	PLANT("lockdep.freed", plant_lockdep_freed),
+#ifdef CONFIG_DEBUG_SPINLOCK
 	PLANT("lockdep.key", plant_lockdep_key),
+#endif
 	PLANT("lockdep.user", plant_lockdep_user),
 	PLANT("lockdep.wait-context", plant_lockdep_wait_context),
 	PLANT("lockdep.debug-locks", plant_lockdep_debug_locks),
+#ifdef CONFIG_LOCKDEP
 	PLANT("lockdep-off", plant_lockdep_off),
+#endif
 	PLANT("suspicious-rcu", plant_suspicious_rcu),
 	PLANT("atomic-sleep", plant_atomic_sleep),
 	PLANT("atomic-sleep.schedule", plant_atomic_sleep_schedule),

@@ -439,8 +439,10 @@ fn x1_leader_that_did_a_part(mode: RingMode) {
             } else {
                 (false, ops)
             };
-            submit(&mut ring, &ops);
+            // There before the leader runs. A worker that found nothing first, and this before it
+            // armed a poll, would wait in recv() and not by poll.
             (&far).write_all(b"x").unwrap();
+            submit(&mut ring, &ops);
             eventually("the leader has its first byte", || {
                 let _ = ring.flush();
                 poll_now(&near, libc::POLLIN) == 0
