@@ -174,12 +174,18 @@ static noinline __no_sanitize_address void write_at(char *address)
 /* With slab_debug=FZ */
 static void plant_slab_corruption(void)
 {
-	char *p = kzalloc(64, GFP_KERNEL);
+	struct kmem_cache *cache = kmem_cache_create("planted", 64, 0, 0, NULL);
+	char *p;
 
-	if (!p)
+	if (!cache)
 		return;
-	write_at(p + 64);
-	kfree(p);
+	p = kmem_cache_alloc(cache, GFP_KERNEL);
+	if (p) {
+		write_at(p + 64);
+		kmem_cache_free(cache, p);
+	}
+	/* until then KASAN keeps what is freed from being looked at */
+	kmem_cache_destroy(cache);
 }
 
 static void plant_page_corruption(void)

@@ -99,6 +99,9 @@ struct Splat {
     /// Processors that it takes.
     #[serde(default = "one")]
     smp: u32,
+    /// Rules for what comes of it, and is found too.
+    #[serde(default)]
+    with: Vec<String>,
 }
 
 fn one() -> u32 {
@@ -189,6 +192,7 @@ fn parse(text: &str, rules: &[&str]) -> Result<Vec<Splat>> {
             module: _,
             append: _,
             smp: _,
+            with,
         } = splat;
         ensure!(names.insert(name), "{name} is there twice");
         ensure!(!what.is_empty(), "{name} does not say what happens");
@@ -198,6 +202,12 @@ fn parse(text: &str, rules: &[&str]) -> Result<Vec<Splat>> {
             splat.rule()
         );
         Profile::to_boot(profile).with_context(|| format!("{name} cannot be planted"))?;
+        for rule in with {
+            ensure!(
+                rules.contains(&rule.as_str()),
+                "{name} comes with {rule:?}, and there is no rule {rule:?}"
+            );
+        }
         covered.insert(splat.rule());
     }
     for Unplanted { rule, reason } in &unplanted {
@@ -418,6 +428,7 @@ fn control(args: &Args, subject: &Subject, built: &[Built]) -> Result<bool> {
         module: module(),
         append: String::new(),
         smp: one(),
+        with: Vec::new(),
     };
     let report = boot(args, subject, built, &nothing)?;
     if report.interrupted {
@@ -454,7 +465,7 @@ fn try_one(
     Ok(Some(Outcome {
         planted: splat.name.clone(),
         profile: subject.profile.to_string(),
-        found: is_found(splat.rule(), report.verdict, &rules, early),
+        found: is_found(splat.rule(), &splat.with, report.verdict, &rules, early),
         verdict: report.verdict,
         rules,
         seconds: report.seconds,
@@ -464,12 +475,15 @@ fn try_one(
 }
 
 /// Whether a run shows what was planted: as a complaint of the kernel, by the rule that is
-/// meant, and nothing else. What the kernel complained of before is not what was planted.
-fn is_found(rule: &str, verdict: Verdict, rules: &[String], early: bool) -> bool {
+/// meant, and nothing else but by those that find what comes `with` it. What the kernel
+/// complained of before is not what was planted.
+fn is_found(rule: &str, with: &[String], verdict: Verdict, rules: &[String], early: bool) -> bool {
     verdict == Verdict::Splat
         && !early
-        && !rules.is_empty()
-        && rules.iter().all(|found| found == rule)
+        && rules.iter().any(|found| found == rule)
+        && rules
+            .iter()
+            .all(|found| found == rule || with.contains(found))
 }
 
 /// Found, not found, not tried.
@@ -591,6 +605,7 @@ mod tests {
                 "what = 'w'\nprofile = 'i386'",
                 "cannot be planted",
             ),
+            ("what = 'w'", "what = 'w'\nwith = ['c']", "comes with \"c\""),
             ("rule = 'b'", "rule = 'c'", "which is no rule"),
             ("rule = 'b'", "rule = 'a'", "no reason why not"),
             ("'r'", "''", "has no reason"),
@@ -607,14 +622,18 @@ mod tests {
         let rules = |names: &[&str]| -> Vec<String> {
             names.iter().map(|name| (*name).to_owned()).collect()
         };
-        assert!(is_found("bug", Verdict::Splat, &rules(&["bug"]), false));
-        assert!(!is_found("bug", Verdict::Splat, &rules(&["bug"]), true));
-        assert!(is_found(
-            "bug",
-            Verdict::Splat,
-            &rules(&["bug", "bug"]),
-            false
-        ));
+        let splat =
+            |names: &[&str], early| is_found("bug", &[], Verdict::Splat, &rules(names), early);
+        assert!(splat(&["bug"], false));
+        assert!(!splat(&["bug"], true));
+        assert!(splat(&["bug", "bug"], false));
+        let with = |names: &[&str]| {
+            let oops = rules(&["oops"]);
+            is_found("bug", &oops, Verdict::Splat, &rules(names), false)
+        };
+        assert!(with(&["bug", "oops"]));
+        assert!(!with(&["oops"]));
+        assert!(!with(&["bug", "warning"]));
         for (verdict, names) in [
             (Verdict::Splat, &["warning"][..]),
             (Verdict::Splat, &["bug", "warning"]),
@@ -624,7 +643,7 @@ mod tests {
             (Verdict::Infrastructure, &[]),
         ] {
             assert!(
-                !is_found("bug", verdict, &rules(names), false),
+                !is_found("bug", &[], verdict, &rules(names), false),
                 "{verdict:?}"
             );
         }
