@@ -2,9 +2,9 @@
 //! `cargo xtask bench --native`: the time of requests, as a second witness. Two kernels run as
 //! programs of the host's, in turns, and what is shown is the one over the other.
 
-use std::{fs, process::ExitCode};
+use std::{fs, ops::RangeInclusive, process::ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::{ensure, Context as _, Result};
 use harness::{bench::Extent, protocol::Groups};
 use serde::Serialize;
 
@@ -21,12 +21,16 @@ use crate::{
     interrupt,
     log_rules::Rules,
     profile::Profile,
-    progress, report,
+    progress::{self, say},
+    report,
     run_dir::RunDir,
 };
 
 /// Boots of each kernel, if the user does not say how many.
 const BOOTS: u32 = 5;
+
+/// What a request without a group may take, over what it takes on the base.
+const STEADY: RangeInclusive<f64> = 0.8..=1.25;
 
 /// NOPs of a chain or a group.
 const SIZES: [u32; 4] = [2, 8, 32, 128];
@@ -102,6 +106,14 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         fs::write(&path, &all).with_context(|| format!("cannot write {}", path.display()))?;
     }
     report::print(&format!("\nall numbers: {}\n", dir.path().display()));
+    if !steady(&times) {
+        say(
+            "Note",
+            "the machine has not kept its speed: what should be alike is not, and the ratios mean \
+             nothing; run this again",
+        );
+        ensure!(!write, "nothing was written into Documentation");
+    }
     if write {
         document::fill_in(&tables)?;
         report::print("Documentation/performance.rst has these tables\n");
@@ -120,6 +132,16 @@ fn joined(boots: Vec<Found>) -> Result<Kernel> {
     }
     let (kernel, memory) = known.context("nothing was booted")?;
     Ok(Kernel::new(kernel, memory, samples))
+}
+
+/// Whether no request without a group takes more or less than on the base by more than the
+/// series can be the reason for. Some machines run at half their speed for a while.
+fn steady(times: &Times) -> bool {
+    let Times { base, patched } = times;
+    base.samples.iter().all(|sample| {
+        let now = patched.cost(&sample.what, &sample.ring, sample.size);
+        now.is_none_or(|now| STEADY.contains(&(now / sample.per_request())))
+    })
 }
 
 fn ratio(over: Option<f64>, under: Option<f64>) -> Option<String> {
@@ -212,5 +234,15 @@ mod tests {
         assert!(requests(&times).plain().contains("1.05"));
         assert!(groups(&times).plain().contains("1.20"));
         assert!(joined(Vec::new()).is_err());
+        assert!(steady(&times));
+    }
+
+    #[test]
+    fn a_machine_that_slows_down_is_noticed() {
+        let times = Times {
+            base: joined(vec![boot(&[("time/plain", 1, 100.0)])]).unwrap(),
+            patched: joined(vec![boot(&[("time/plain", 1, 190.0)])]).unwrap(),
+        };
+        assert!(!steady(&times));
     }
 }
